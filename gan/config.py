@@ -1,0 +1,348 @@
+"""Every setting and every default.
+
+The way of a value is always preset YAML -> `--set train.learning_rate=0.05` -> `PipelineConfig`
+-> builders that hand flat arguments to nets and losses.  The defaults of `RunConfig` are the
+paper's MNIST run (Goodfellow et al., 2014, with the hyper-parameters of its released code).
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from gan.errors import ConfigError
+
+STRICT = ConfigDict(extra="forbid")
+
+PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
+"""Distributions of z; `gan.priors` states the support, mean and variance of each."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """The images, and which of them are held out."""
+
+    dataset: str = "mnist"
+    """`mnist` (inside the package), or the path of a .parquet or .npz file of training images."""
+    test_path: str | None = None
+    """For a `dataset` given by path: the file with the test images."""
+    n_valid: int = Field(10_000, ge=1)
+    """Images at the end of the training file that are held out for validation."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PriorConfig:
+    """The distribution p(z) of the noise at the bottom of G."""
+
+    kind: PriorKind = "uniform"
+    """Which distribution; all but `spherical` at radius `unit` have variance 1 a coordinate."""
+    dim: int = Field(100, ge=1)
+    """Coordinates of z."""
+    spherical_radius: Literal["unit", "sqrt_dim"] = "unit"
+    """Norm of a spherical z: 1 as in the released code, or the square root of `dim`."""
+    truncation: float = Field(2.0, gt=0)
+    """Standard deviations at which `truncated_normal` is cut, before it is rescaled."""
+    n_components: int = Field(10, ge=2)
+    """Gaussians in `mixture`, of equal weight."""
+    component_std: float = Field(0.5, gt=0, lt=1)
+    """Standard deviation of one Gaussian of `mixture`, a coordinate."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GeneratorConfig:
+    """G: ReLU hidden layers, sigmoid output, noise at the bottom only."""
+
+    hidden: tuple[int, ...] = (1200, 1200)
+    """Units of each hidden layer."""
+    batch_norm: bool = False
+    """Batch normalisation before each ReLU; not in the paper."""
+    dropout_hidden: float = Field(0.0, ge=0, lt=1)
+    """Share of hidden units that is dropped; the paper's G has none."""
+    init_range: float | None = Field(0.05, gt=0)
+    """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+    output_bias_from_data: bool = True
+    """Start the output bias at the logit of each pixel's mean over the training images."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DiscriminatorConfig:
+    """D: maxout hidden layers with dropout, one logit out."""
+
+    hidden: tuple[int, ...] = (240, 240)
+    """Units of each hidden layer."""
+    activation: Literal["maxout", "leaky_relu"] = "maxout"
+    """Hidden units: maxout as in the paper, or ReLU with slope 0.2 below zero."""
+    pieces: int = Field(5, ge=1)
+    """Linear pieces of a maxout unit; read when `activation` is maxout."""
+    dropout_input: float = Field(0.2, ge=0, lt=1)
+    """Share of pixels that is dropped."""
+    dropout_hidden: float = Field(0.5, ge=0, lt=1)
+    """Share of units of each hidden layer that is dropped."""
+    init_range: float | None = Field(0.005, gt=0)
+    """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainConfig:
+    """Algorithm 1 and its optimisers."""
+
+    n_steps: int = Field(50_000, ge=1)
+    """Updates of G."""
+    d_steps: int = Field(1, ge=1)
+    """Updates of D per update of G (`k` in Algorithm 1)."""
+    batch_size: int = Field(100, ge=2)
+    """Images per minibatch (`m` in Algorithm 1)."""
+    update_order: Literal["alternating", "simultaneous"] = "alternating"
+    """`alternating`: Algorithm 1. `simultaneous`: the released code, in which G's update and the
+    last of D's k updates are taken from the same parameters, fakes and dropout masks."""
+    generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"
+    """What G descends: -log D(G(z)) (section 3), or log(1 - D(G(z))) (equation 1)."""
+    d_loss_scale: float = Field(1.0, gt=0)
+    """Factor on D's loss -V(D, G); the released code has 0.5. SGD feels it, Adam does not."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum (the paper), or Adam."""
+    learning_rate: float = Field(0.1, gt=0)
+    """Step size at update 0, of both nets unless `d_learning_rate` is set."""
+    d_learning_rate: float | None = Field(None, gt=0)
+    """Step size of D at update 0; null: `learning_rate`."""
+    decay_per_step: float = Field(1.000004, ge=1)
+    """The step size is divided by this at every update."""
+    min_learning_rate: float = Field(1e-6, ge=0)
+    """Floor of the decayed step size."""
+    momentum: float = Field(0.5, ge=0, lt=1)
+    """Momentum of SGD at the start."""
+    final_momentum: float = Field(0.7, ge=0, lt=1)
+    """Momentum of SGD from update `momentum_steps` on; linear before."""
+    momentum_steps: int = Field(125_000, ge=1)
+    """Updates over which momentum grows: 250 epochs of 500 in the released code."""
+    adam_beta1: float = Field(0.5, ge=0, lt=1)
+    """Adam's decay of the first moment."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Adam's decay of the second moment."""
+    average_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay an update of the exponential average of G that is sampled; 0: G itself."""
+    report_every: int = Field(500, ge=1)
+    """Updates of G between two reports of the losses."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the matrix products; parameters and losses stay float32."""
+    compile: bool = False
+    """Fuse both losses with torch.compile; pays off on a GPU and in long runs."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluationConfig:
+    """When and how samples are scored."""
+
+    score_every: int = Field(5_000, ge=1)
+    """Updates of G between two scores; each also writes a checkpoint and a sample grid."""
+    n_samples: int = Field(10_000, ge=100)
+    """Samples of G behind each Parzen score."""
+    n_sigma_images: int = Field(1_000, ge=10)
+    """Validation images on which the window width is chosen."""
+    chunk: int = Field(500, ge=1)
+    """Images scored in one pass: bounds memory, does not change the score."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that a trial keeps beside its best one."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunConfig:
+    """One training run."""
+
+    seed: int = Field(0, ge=0)
+    """The one seed, from which every random stream of the run is derived."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU that the run was given, else the CPU."""
+    data: DataConfig = DataConfig()
+    prior: PriorConfig = PriorConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self) -> None:
+        if self.evaluation.score_every % self.train.report_every:
+            raise ValueError(
+                f"evaluation.score_every must be a multiple of train.report_every "
+                f"({self.train.report_every}), got {self.evaluation.score_every}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SweepConfig:
+    """A search over run configurations."""
+
+    n_trials: int = Field(8, ge=1)
+    """Trials in all; with `search: grid` the size of the grid counts instead."""
+    objective: Literal["parzen_ll_valid"] = "parzen_ll_valid"
+    """The score that is made as large as possible; always one of the validation split."""
+    search: Literal["grid", "random", "optuna"] = "random"
+    """Where the next trial lies: every combination, independent draws, or Optuna's TPE."""
+    scheduler: Literal["fifo", "asha"] = "asha"
+    """`fifo`: every trial runs to its end. `asha`: weak ones stop early, on the axis `step`."""
+    grace_steps: int = Field(1_000, ge=1)
+    """Updates of G that ASHA gives every trial before it may stop one."""
+    reduction_factor: int = Field(3, ge=2)
+    """ASHA lets the best 1/this of a rung go on to the next, this many times as long."""
+    space: dict[str, dict[str, list[Any]]] = Field(default_factory=dict)
+    """Dotted path in `base` -> {choice: [...]}, {uniform: [low, high]}, {loguniform: [low, high]}
+    or {randint: [low, high]} (both ends included)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the search; trial i trains with base.seed + i."""
+    cpus_per_trial: float = Field(1.0, gt=0)
+    """CPUs that a trial owns; it uses as many threads of torch."""
+    gpus_per_trial: float = Field(0.0, ge=0)
+    """GPUs that a trial owns; a fraction lets several share one."""
+    max_retries: int = Field(2, ge=0)
+    """Times a trial that failed is started again from its checkpoint."""
+    time_budget_seconds: float | None = Field(None, gt=0)
+    """Wall time after which no trial goes on; null: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PromoteConfig:
+    """The gate between a sweep's winner and the registry."""
+
+    model: str = Field("mnist-generator", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the registered model whose alias `champion` is moved."""
+    min_standard_errors: float = Field(2.0, ge=0)
+    """How far a candidate must beat the champion, in standard errors of the paired difference."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PipelineConfig:
+    """What `gan run` does."""
+
+    name: str = Field("gan", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the MLflow experiment and of the folder under runs/."""
+    base: RunConfig = RunConfig()
+    """What every trial shares; paths of `sweep.space` and of `--set` lie in here."""
+    sweep: SweepConfig = SweepConfig()
+    promote: PromoteConfig = PromoteConfig()
+
+
+def load_config(
+    settings: Mapping[str, Any], assignments: Iterable[str] = ()
+) -> PipelineConfig:
+    """The configuration of a preset's `settings` with `assignments` on top.
+
+    Args:
+        settings: nested mapping as read from YAML; states only differences from the defaults.
+        assignments: `a.b=value` each, the value in YAML; a path that does not begin with a field
+            of `PipelineConfig` lies in `base`, so `train.n_steps=100` sets `base.train.n_steps`.
+
+    Raises:
+        ConfigError: with every problem found, each by its dotted path.
+    """
+    tree = json.loads(json.dumps(settings))
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not (path and equals):
+            raise ConfigError([f"--set takes path=value, got {assignment!r}"])
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError([f"{path}: not a YAML value: {text!r}"]) from error
+        in_pipeline = path.split(".")[0] in field_names(PipelineConfig)
+        set_path(tree, path if in_pipeline else f"base.{path}", value)
+    return _validate(PipelineConfig, tree)
+
+
+def run_config(settings: Mapping[str, Any]) -> RunConfig:
+    """The run configuration of a nested mapping; the inverse of `to_dict`.
+
+    Raises:
+        ConfigError: with every problem found, each by its dotted path.
+    """
+    return _validate(RunConfig, settings)
+
+
+def with_overrides(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """`base` with dotted paths set to new values, checked again as a whole.
+
+    Raises:
+        ConfigError: with every problem found, each by its dotted path.
+    """
+    tree = to_dict(base)
+    for path, value in overrides.items():
+        set_path(tree, path, value)
+    return run_config(tree)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as nested JSON values; tuples become lists."""
+    tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value, for every leaf of a nested mapping."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def digest(config: Any) -> str:
+    """SHA-256 of a configuration (or of any JSON tree), as 64 hexadecimal digits."""
+    tree = config if isinstance(config, Mapping | list) else to_dict(config)
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set one leaf of a nested mapping by its dotted path, making what is missing on the way.
+
+    Raises:
+        ConfigError: if a name on the way is a value rather than a group of settings.
+    """
+    *parents, leaf = path.split(".")
+    node = tree
+    for depth, parent in enumerate(parents):
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            where = ".".join(parents[: depth + 1])
+            raise ConfigError([f"{path}: {where} is a single value and has no settings below it"])
+    node[leaf] = value
+
+
+def field_names(kind: type) -> list[str]:
+    """Names of the settings of one configuration class."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _validate(kind: type, settings: Mapping[str, Any]) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(dict(settings))
+    except ValidationError as error:
+        raise ConfigError([_describe(kind, detail) for detail in error.errors()]) from error
+
+
+def _describe(kind: type, detail: Any) -> str:
+    """One problem as `path: what must hold, got value`, with the nearest name for a misspelt key."""
+    names = [str(part) for part in detail["loc"]]
+    path = ".".join(names)
+    if detail["type"] == "unexpected_keyword_argument":
+        known = field_names(_class_at(kind, names[:-1]))
+        close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        return f"{path}: unknown setting; {hint}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not path or detail["type"] == "value_error":
+        return message
+    return f"{path}: {message[:1].lower()}{message[1:]}, got {detail['input']!r}"
+
+
+def _class_at(kind: type, names: list[str]) -> type:
+    for name in names:
+        hint = get_type_hints(kind)[name]
+        candidates = [hint, *get_args(hint)]
+        kind = next(c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c))
+    return kind

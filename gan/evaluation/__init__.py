@@ -1,0 +1,1 @@
+"""One file a score; a score takes samples, never a model."""

@@ -1,0 +1,45 @@
+"""One seed -> named, independent streams of random numbers."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """A 63-bit seed for the stream `name` of the run `seed`; streams of two names share nothing."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """The stream `name` of the run `seed`, for draws on `device`."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, name))
+
+
+class Streams:
+    """The random streams that training draws from.
+
+    Attributes:
+        data: order of the images.
+        noise: z, for both players.
+        dropout: masks of both nets.
+
+    Initial weights and scored samples have streams of their own (`stream(seed, "init")`,
+    `stream(seed, "samples")`), so neither scoring nor a new layer shifts what training draws.
+    """
+
+    NAMES = ("data", "noise", "dropout")
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.data = stream(seed, "data", device)
+        self.noise = stream(seed, "noise", device)
+        self.dropout = stream(seed, "dropout", device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Name -> state of that stream, uint8."""
+        return {name: getattr(self, name).get_state() for name in self.NAMES}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly where `state` was read."""
+        for name in self.NAMES:
+            getattr(self, name).set_state(state[name])

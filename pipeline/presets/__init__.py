@@ -1,0 +1,1 @@
+"""Named configurations: each file states only its differences from the defaults."""
