@@ -32,7 +32,7 @@ class DataConfig:
     """`mnist` (inside the package), or the path of a .parquet or .npz file of training images."""
     test_path: str | None = None
     """For a `dataset` given by path: the file with the test images."""
-    n_valid: int = Field(10_000, ge=1)
+    n_valid: int = Field(default=10_000, ge=1)
     """Images at the end of the training file that are held out for validation."""
 
 
@@ -42,15 +42,15 @@ class PriorConfig:
 
     kind: PriorKind = "uniform"
     """Which distribution; all but `spherical` at radius `unit` have variance 1 a coordinate."""
-    dim: int = Field(100, ge=1)
+    dim: int = Field(default=100, ge=1)
     """Coordinates of z."""
     spherical_radius: Literal["unit", "sqrt_dim"] = "unit"
     """Norm of a spherical z: 1 as in the released code, or the square root of `dim`."""
-    truncation: float = Field(2.0, gt=0)
+    truncation: float = Field(default=2.0, gt=0)
     """Standard deviations at which `truncated_normal` is cut, before it is rescaled."""
-    n_components: int = Field(10, ge=2)
+    n_components: int = Field(default=10, ge=2)
     """Gaussians in `mixture`, of equal weight."""
-    component_std: float = Field(0.5, gt=0, lt=1)
+    component_std: float = Field(default=0.5, gt=0, lt=1)
     """Standard deviation of one Gaussian of `mixture`, a coordinate."""
 
 
@@ -62,9 +62,9 @@ class GeneratorConfig:
     """Units of each hidden layer."""
     batch_norm: bool = False
     """Batch normalisation before each ReLU; not in the paper."""
-    dropout_hidden: float = Field(0.0, ge=0, lt=1)
+    dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden units that is dropped; the paper's G has none."""
-    init_range: float | None = Field(0.05, gt=0)
+    init_range: float | None = Field(default=0.05, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
     output_bias_from_data: bool = True
     """Start the output bias at the logit of each pixel's mean over the training images."""
@@ -78,13 +78,13 @@ class DiscriminatorConfig:
     """Units of each hidden layer."""
     activation: Literal["maxout", "leaky_relu"] = "maxout"
     """Hidden units: maxout as in the paper, or ReLU with slope 0.2 below zero."""
-    pieces: int = Field(5, ge=1)
+    pieces: int = Field(default=5, ge=1)
     """Linear pieces of a maxout unit; read when `activation` is maxout."""
-    dropout_input: float = Field(0.2, ge=0, lt=1)
+    dropout_input: float = Field(default=0.2, ge=0, lt=1)
     """Share of pixels that is dropped."""
-    dropout_hidden: float = Field(0.5, ge=0, lt=1)
+    dropout_hidden: float = Field(default=0.5, ge=0, lt=1)
     """Share of units of each hidden layer that is dropped."""
-    init_range: float | None = Field(0.005, gt=0)
+    init_range: float | None = Field(default=0.005, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
 
 
@@ -92,42 +92,42 @@ class DiscriminatorConfig:
 class TrainConfig:
     """Algorithm 1 and its optimisers."""
 
-    n_steps: int = Field(50_000, ge=1)
+    n_steps: int = Field(default=50_000, ge=1)
     """Updates of G."""
-    d_steps: int = Field(1, ge=1)
+    d_steps: int = Field(default=1, ge=1)
     """Updates of D per update of G (`k` in Algorithm 1)."""
-    batch_size: int = Field(100, ge=2)
+    batch_size: int = Field(default=100, ge=2)
     """Images per minibatch (`m` in Algorithm 1)."""
     update_order: Literal["alternating", "simultaneous"] = "alternating"
     """`alternating`: Algorithm 1. `simultaneous`: the released code, in which G's update and the
     last of D's k updates are taken from the same parameters, fakes and dropout masks."""
     generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"
     """What G descends: -log D(G(z)) (section 3), or log(1 - D(G(z))) (equation 1)."""
-    d_loss_scale: float = Field(1.0, gt=0)
+    d_loss_scale: float = Field(default=1.0, gt=0)
     """Factor on D's loss -V(D, G); the released code has 0.5. SGD feels it, Adam does not."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum (the paper), or Adam."""
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(default=0.1, gt=0)
     """Step size at update 0, of both nets unless `d_learning_rate` is set."""
-    d_learning_rate: float | None = Field(None, gt=0)
+    d_learning_rate: float | None = Field(default=None, gt=0)
     """Step size of D at update 0; null: `learning_rate`."""
-    decay_per_step: float = Field(1.000004, ge=1)
+    decay_per_step: float = Field(default=1.000004, ge=1)
     """The step size is divided by this at every update."""
-    min_learning_rate: float = Field(1e-6, ge=0)
+    min_learning_rate: float = Field(default=1e-6, ge=0)
     """Floor of the decayed step size."""
-    momentum: float = Field(0.5, ge=0, lt=1)
+    momentum: float = Field(default=0.5, ge=0, lt=1)
     """Momentum of SGD at the start."""
-    final_momentum: float = Field(0.7, ge=0, lt=1)
+    final_momentum: float = Field(default=0.7, ge=0, lt=1)
     """Momentum of SGD from update `momentum_steps` on; linear before."""
-    momentum_steps: int = Field(125_000, ge=1)
+    momentum_steps: int = Field(default=125_000, ge=1)
     """Updates over which momentum grows: 250 epochs of 500 in the released code."""
-    adam_beta1: float = Field(0.5, ge=0, lt=1)
+    adam_beta1: float = Field(default=0.5, ge=0, lt=1)
     """Adam's decay of the first moment."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Adam's decay of the second moment."""
-    average_decay: float = Field(0.0, ge=0, lt=1)
+    average_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay an update of the exponential average of G that is sampled; 0: G itself."""
-    report_every: int = Field(500, ge=1)
+    report_every: int = Field(default=500, ge=1)
     """Updates of G between two reports of the losses."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the matrix products; parameters and losses stay float32."""
@@ -139,15 +139,15 @@ class TrainConfig:
 class EvaluationConfig:
     """When and how samples are scored."""
 
-    score_every: int = Field(5_000, ge=1)
+    score_every: int = Field(default=5_000, ge=1)
     """Updates of G between two scores; each also writes a checkpoint and a sample grid."""
-    n_samples: int = Field(10_000, ge=100)
+    n_samples: int = Field(default=10_000, ge=100)
     """Samples of G behind each Parzen score."""
-    n_sigma_images: int = Field(1_000, ge=10)
+    n_sigma_images: int = Field(default=1_000, ge=10)
     """Validation images on which the window width is chosen."""
-    chunk: int = Field(500, ge=1)
+    chunk: int = Field(default=500, ge=1)
     """Images scored in one pass: bounds memory, does not change the score."""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints that a trial keeps beside its best one."""
 
 
@@ -155,7 +155,7 @@ class EvaluationConfig:
 class RunConfig:
     """One training run."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """The one seed, from which every random stream of the run is derived."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU that the run was given, else the CPU."""
@@ -178,7 +178,7 @@ class RunConfig:
 class SweepConfig:
     """A search over run configurations."""
 
-    n_trials: int = Field(8, ge=1)
+    n_trials: int = Field(default=8, ge=1)
     """Trials in all; with `search: grid` the size of the grid counts instead."""
     objective: Literal["parzen_ll_valid"] = "parzen_ll_valid"
     """The score that is made as large as possible; always one of the validation split."""
@@ -186,22 +186,22 @@ class SweepConfig:
     """Where the next trial lies: every combination, independent draws, or Optuna's TPE."""
     scheduler: Literal["fifo", "asha"] = "asha"
     """`fifo`: every trial runs to its end. `asha`: weak ones stop early, on the axis `step`."""
-    grace_steps: int = Field(1_000, ge=1)
+    grace_steps: int = Field(default=1_000, ge=1)
     """Updates of G that ASHA gives every trial before it may stop one."""
-    reduction_factor: int = Field(3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2)
     """ASHA lets the best 1/this of a rung go on to the next, this many times as long."""
     space: dict[str, dict[str, list[Any]]] = Field(default_factory=dict)
     """Dotted path in `base` -> {choice: [...]}, {uniform: [low, high]}, {loguniform: [low, high]}
     or {randint: [low, high]} (both ends included)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of the search; trial i trains with base.seed + i."""
-    cpus_per_trial: float = Field(1.0, gt=0)
+    cpus_per_trial: float = Field(default=1.0, gt=0)
     """CPUs that a trial owns; it uses as many threads of torch."""
-    gpus_per_trial: float = Field(0.0, ge=0)
+    gpus_per_trial: float = Field(default=0.0, ge=0)
     """GPUs that a trial owns; a fraction lets several share one."""
-    max_retries: int = Field(2, ge=0)
+    max_retries: int = Field(default=2, ge=0)
     """Times a trial that failed is started again from its checkpoint."""
-    time_budget_seconds: float | None = Field(None, gt=0)
+    time_budget_seconds: float | None = Field(default=None, gt=0)
     """Wall time after which no trial goes on; null: no limit."""
 
 
@@ -209,9 +209,9 @@ class SweepConfig:
 class PromoteConfig:
     """The gate between a sweep's winner and the registry."""
 
-    model: str = Field("mnist-generator", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str = Field(default="mnist-generator", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the registered model whose alias `champion` is moved."""
-    min_standard_errors: float = Field(2.0, ge=0)
+    min_standard_errors: float = Field(default=2.0, ge=0)
     """How far a candidate must beat the champion, in standard errors of the paired difference."""
 
 
@@ -219,7 +219,7 @@ class PromoteConfig:
 class PipelineConfig:
     """What `gan run` does."""
 
-    name: str = Field("gan", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="gan", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the MLflow experiment and of the folder under runs/."""
     base: RunConfig = RunConfig()
     """What every trial shares; paths of `sweep.space` and of `--set` lie in here."""
@@ -227,9 +227,7 @@ class PipelineConfig:
     promote: PromoteConfig = PromoteConfig()
 
 
-def load_config(
-    settings: Mapping[str, Any], assignments: Iterable[str] = ()
-) -> PipelineConfig:
+def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) -> PipelineConfig:
     """The configuration of a preset's `settings` with `assignments` on top.
 
     Args:
@@ -251,7 +249,8 @@ def load_config(
             raise ConfigError([f"{path}: not a YAML value: {text!r}"]) from error
         in_pipeline = path.split(".")[0] in field_names(PipelineConfig)
         set_path(tree, path if in_pipeline else f"base.{path}", value)
-    return _validate(PipelineConfig, tree)
+    config: PipelineConfig = _validate(PipelineConfig, tree)
+    return config
 
 
 def run_config(settings: Mapping[str, Any]) -> RunConfig:
@@ -260,7 +259,8 @@ def run_config(settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: with every problem found, each by its dotted path.
     """
-    return _validate(RunConfig, settings)
+    config: RunConfig = _validate(RunConfig, settings)
+    return config
 
 
 def with_overrides(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
@@ -326,7 +326,7 @@ def _validate(kind: type, settings: Mapping[str, Any]) -> Any:
 
 
 def _describe(kind: type, detail: Any) -> str:
-    """One problem as `path: what must hold, got value`, with the nearest name for a misspelt key."""
+    """One problem as `path: what must hold, got value`; for a misspelt key the nearest name."""
     names = [str(part) for part in detail["loc"]]
     path = ".".join(names)
     if detail["type"] == "unexpected_keyword_argument":

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def stream_seed(seed: int, name: str) -> int:
-    """A 63-bit seed for the stream `name` of the run `seed`; streams of two names share nothing."""
+    """A 63-bit seed for the stream `name` of the run `seed`; two names share nothing."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 

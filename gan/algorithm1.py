@@ -1,0 +1,114 @@
+"""Algorithm 1 of Goodfellow et al. (2014): minibatch training of generative adversarial nets."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gan.config import TrainConfig
+from gan.errors import DivergedError
+from gan.losses import GENERATOR_LOSSES, discriminator_loss
+from gan.model import Gan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What training reports: means over the steps since the last report.
+
+    Attributes:
+        step: updates of G so far.
+        images_seen: training images that D has seen so far.
+        d_loss: -V(D, G) of equation 1, nats, of D's last update in each step.
+        g_loss: G's loss, nats.
+        d_real_mean: D(x) on training images, with dropout.
+        d_fake_mean: D(G(z)) on the samples of the same update, with dropout.
+        learning_rate: step size of G's next update.
+    """
+
+    step: int
+    images_seen: int
+    d_loss: float
+    g_loss: float
+    d_real_mean: float
+    d_fake_mean: float
+    learning_rate: float
+
+
+def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Progress]:
+    """Train until `cfg.n_steps`, yielding every `cfg.report_every` steps and at the end.
+
+    The caller scores, logs, checkpoints, or stops by not asking for the next value.  Between two
+    reports no step waits for the device.
+
+    Args:
+        gan: both nets with their optimisers; trained in place, from `gan.step` on.
+        images: endless minibatches, [m, n_pixels] float32 in [0, 1].
+        cfg: settings of Algorithm 1.
+
+    Raises:
+        DivergedError: at the first report with a loss that is not finite.
+
+    Source: Algorithm 1; `simultaneous` order: sgd.py of the released code.
+    """
+    generator_loss = GENERATOR_LOSSES[cfg.generator_loss]
+    sums = torch.zeros(4, device=gan.device)
+    n_summed = 0
+    while gan.step < cfg.n_steps:
+        n_d_only = cfg.d_steps if cfg.update_order == "alternating" else cfg.d_steps - 1
+        for _ in range(n_d_only):
+            x = next(images)
+            with torch.no_grad():
+                x_fake = gan.generate(len(x))
+            # Real and fake in one pass: the layers of D do not couple the rows of a batch.
+            real_logits, fake_logits = gan.discriminate(torch.cat([x, x_fake])).chunk(2)
+            d_loss = discriminator_loss(real_logits, fake_logits)
+            gan.d_descent.update(gan.d_descent.gradients(cfg.d_loss_scale * d_loss))
+
+        if cfg.update_order == "alternating":
+            g_loss = generator_loss(gan.discriminate(gan.generate(cfg.batch_size)))
+            gan.g_descent.update(gan.g_descent.gradients(g_loss))
+        else:
+            x = next(images)
+            masks = gan.D.draw_masks(2 * len(x), gan.streams.dropout)
+            real_masks = [None if mask is None else mask[: len(x)] for mask in masks]
+            fake_masks = [None if mask is None else mask[len(x) :] for mask in masks]
+            real_logits = gan.discriminate(x, real_masks)
+            fake_logits = gan.discriminate(gan.generate(len(x)), fake_masks)
+            d_loss = discriminator_loss(real_logits, fake_logits)
+            g_loss = generator_loss(fake_logits)
+            d_grads = gan.d_descent.gradients(cfg.d_loss_scale * d_loss, keep_graph=True)
+            g_grads = gan.g_descent.gradients(g_loss)
+            gan.d_descent.update(d_grads)
+            gan.g_descent.update(g_grads)
+
+        gan.step += 1
+        gan.update_average()
+        with torch.no_grad():
+            answers = torch.sigmoid(torch.stack([real_logits, fake_logits])).mean(1)
+            sums += torch.cat([torch.stack([d_loss, g_loss]), answers])
+        n_summed += 1
+        if gan.step % cfg.report_every == 0 or gan.step == cfg.n_steps:
+            yield _progress(gan, (sums / n_summed).tolist(), cfg)
+            sums.zero_()
+            n_summed = 0
+
+
+def _progress(gan: Gan, means: list[float], cfg: TrainConfig) -> Progress:
+    d_loss, g_loss, d_real_mean, d_fake_mean = means
+    if not (math.isfinite(d_loss) and math.isfinite(g_loss)):
+        raise DivergedError(
+            step=gan.step,
+            losses={"d_loss": d_loss, "g_loss": g_loss},
+            learning_rate=gan.g_descent.learning_rate,
+        )
+    return Progress(
+        step=gan.step,
+        images_seen=gan.step * cfg.d_steps * cfg.batch_size,
+        d_loss=d_loss,
+        g_loss=g_loss,
+        d_real_mean=d_real_mean,
+        d_fake_mean=d_fake_mean,
+        learning_rate=gan.g_descent.learning_rate,
+    )

@@ -1,0 +1,109 @@
+"""Checkpoints: complete, atomic, checksummed; a damaged one is told from a whole one.
+
+A checkpoint is a folder `step_00001000` with `state.safetensors` (every tensor), `state.json`
+(what the caller keeps beside them) and `manifest.json` (SHA-256 of the two).
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from gan.errors import CheckpointError
+from gan.files import new_folder, sha256, write_atomically
+
+logger = logging.getLogger(__name__)
+
+TENSORS, META, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        path: its folder.
+        step: updates of G when it was written.
+        tensors: every tensor by name, on the CPU.
+        meta: the caller's JSON values.
+    """
+
+    path: Path
+    step: int
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, *, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+) -> Path:
+    """Write one checkpoint under `folder` and return its path; all of it or nothing.
+
+    Raises:
+        CheckpointError: if it cannot be written (disk full, no permission).
+    """
+    path = folder / f"step_{step:08d}"
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with new_folder(path) as scratch:
+            (scratch / TENSORS).write_bytes(safetensors.torch.save(on_cpu))
+            (scratch / META).write_text(json.dumps({"step": step, **meta}))
+            digests = {name: sha256(scratch / name) for name in (TENSORS, META)}
+            write_atomically(scratch / MANIFEST, json.dumps(digests))
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path} could not be written: {error.strerror or error}; "
+            f"the ones before it are whole"
+        ) from error
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint, after its SHA-256 sums have been verified.
+
+    Raises:
+        CheckpointError: if a file is missing, cut short or altered.
+    """
+    try:
+        digests = json.loads((path / MANIFEST).read_text())
+        for name in (TENSORS, META):
+            if sha256(path / name) != digests[name]:
+                raise CheckpointError(f"checkpoint {path} is damaged: {name} has another SHA-256")
+        meta = json.loads((path / META).read_text())
+        tensors = safetensors.torch.load_file(path / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    return Checkpoint(path=path, step=meta.pop("step"), tensors=tensors, meta=meta)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints under `folder`, oldest first; their contents are not looked at."""
+    return sorted(folder.glob("step_[0-9]*"))
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint under `folder`; each damaged one is passed over with a warning.
+
+    Returns:
+        None where there is no whole checkpoint.
+    """
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            logger.warning("%s; falling back to the one before", error)
+    return None
+
+
+def prune_checkpoints(folder: Path, *, keep: int, also: Collection[int] = ()) -> None:
+    """Remove all but the `keep` newest checkpoints and those of the steps in `also`."""
+    for path in list_checkpoints(folder)[:-keep]:
+        if int(path.name.removeprefix("step_")) not in also:
+            shutil.rmtree(path)

@@ -1,0 +1,155 @@
+"""Both players with everything that their training depends on."""
+
+import copy
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gan.config import RunConfig
+from gan.nets import Discriminator, Generator, build_discriminator, build_generator
+from gan.optimisers import Descent, build_descents
+from gan.priors import Prior, build_prior
+from gan.randomness import Streams, stream
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class Gan:
+    """A generator and a discriminator in training.
+
+    Attributes:
+        step: updates of G so far.
+        average: exponential average of G's parameters and batch-norm statistics, or None.
+        streams: the random streams that training draws from.
+
+    Args:
+        G: generator, on its device.
+        D: discriminator, on the same device.
+        prior: distribution of z.
+        g_descent: optimiser of G.
+        d_descent: optimiser of D.
+        streams: random streams on the device.
+        average_decay: decay an update of the average of G; 0 for none.
+        bfloat16: multiply matrices in bfloat16.
+    """
+
+    def __init__(
+        self,
+        *,
+        G: Generator,
+        D: Discriminator,
+        prior: Prior,
+        g_descent: Descent,
+        d_descent: Descent,
+        streams: Streams,
+        average_decay: float = 0.0,
+        bfloat16: bool = False,
+    ) -> None:
+        self.G, self.D, self.prior = G, D, prior
+        self.g_descent, self.d_descent, self.streams = g_descent, d_descent, streams
+        self.step = 0
+        self.device = next(G.parameters()).device
+        self.average: AveragedModel | None = None
+        if average_decay:
+            average = get_ema_multi_avg_fn(average_decay)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(G, multi_avg_fn=average, use_buffers=True)
+        self._bfloat16 = bfloat16
+        self._G_forward, self._D_forward = G.__call__, D.__call__
+
+    def compile(self) -> None:
+        """Fuse the forward and backward pass of both nets from now on."""
+        self._G_forward, self._D_forward = torch.compile(self.G), torch.compile(self.D)
+
+    def generate(self, n: int) -> Tensor:
+        """Samples from fresh noise with G in training mode, [n, n_pixels] in (0, 1)."""
+        z = self.prior.sample(n, self.streams.noise)
+        masks = self.G.draw_masks(n, self.streams.dropout)
+        with self._autocast():
+            x: Tensor = self._G_forward(z, masks)
+        return x.float()
+
+    def discriminate(self, x: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
+        """Logits of D for each row of x, [n]; with fresh dropout masks unless some are given."""
+        if masks is None:
+            masks = self.D.draw_masks(len(x), self.streams.dropout)
+        with self._autocast():
+            logits: Tensor = self._D_forward(x, masks)
+        return logits.float()
+
+    def update_average(self) -> None:
+        """Take G's present parameters into the average, if one is kept."""
+        if self.average is not None:
+            self.average.update_parameters(self.G)
+
+    def generator(self) -> Generator:
+        """The generator to sample from: a copy of the average if one is kept, else of G."""
+        G = self.G if self.average is None else cast(Generator, self.average.module)
+        return copy.deepcopy(G).eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later step depends on, by name; `step` included."""
+        parts = {
+            "G": self.G.state_dict(),
+            "D": self.D.state_dict(),
+            "g_descent": self.g_descent.state(),
+            "d_descent": self.d_descent.state(),
+            "streams": self.streams.state(),
+        }
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
+        flat = {f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()}
+        return flat | {"step": torch.tensor(self.step)}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly where `state` was read."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = f"{name}/"
+            return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+
+        self.G.load_state_dict(part("G"))
+        self.D.load_state_dict(part("D"))
+        self.g_descent.set_state(part("g_descent"))
+        self.d_descent.set_state(part("d_descent"))
+        self.streams.set_state(part("streams"))
+        if self.average is not None:
+            self.average.load_state_dict(part("average"))
+        self.step = int(state["step"])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+
+def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str) -> Gan:
+    """Both players as a configuration asks for them, at step 0.
+
+    Args:
+        cfg: the run.
+        pixel_mean: mean of each pixel over the training images, [n_pixels] in [0, 1].
+        device: where to train; initial weights do not depend on it.
+    """
+    rng = stream(cfg.seed, "init")
+    G = build_generator(cfg.generator, dim=cfg.prior.dim, pixel_mean=pixel_mean, rng=rng)
+    D = build_discriminator(cfg.discriminator, n_pixels=len(pixel_mean), rng=rng)
+    G, D = _to(G, device), _to(D, device)
+    g_descent, d_descent = build_descents(G, D, cfg.train)
+    gan = Gan(
+        G=G,
+        D=D,
+        prior=build_prior(cfg.prior),
+        g_descent=g_descent,
+        d_descent=d_descent,
+        streams=Streams(cfg.seed, device),
+        average_decay=cfg.train.average_decay,
+        bfloat16=cfg.train.precision == "bfloat16",
+    )
+    if cfg.train.compile:
+        gan.compile()
+    return gan
+
+
+def _to(module: Net, device: torch.device | str) -> Net:
+    return module.to(device).train()

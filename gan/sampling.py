@@ -1,0 +1,90 @@
+"""Samples of a generator, and pictures of them."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gan.nets import Generator
+from gan.priors import Prior
+from gan.randomness import stream
+
+
+class Sampler(Protocol):
+    """Whatever can be scored: a GAN, a baseline, an extension, a fetched artifact."""
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """Draw n images, [n, channels, height, width] in [0, 1]; same seed, same images."""
+        ...
+
+
+class GeneratorSampler:
+    """Samples of a generator in evaluation mode: no dropout, batch norm by its running statistics.
+
+    Args:
+        G: generator in evaluation mode.
+        prior: distribution of z.
+        image_shape: (channels, height, width).
+        batch_size: samples of one pass; bounds memory.
+    """
+
+    def __init__(
+        self,
+        G: Generator,
+        prior: Prior,
+        *,
+        image_shape: tuple[int, int, int],
+        batch_size: int = 1000,
+    ) -> None:
+        if G.training:
+            raise ValueError("G must be in evaluation mode, got a net in training mode")
+        self.G, self.prior, self.image_shape, self.batch_size = G, prior, image_shape, batch_size
+
+    @torch.inference_mode()
+    def sample(self, n: int, seed: int) -> Tensor:
+        """Draw n images, [n, channels, height, width] in [0, 1]; same seed, same images.
+
+        z comes from the stream "samples" of `seed`, one after the other, so that the first images
+        do not depend on n.
+        """
+        rng = stream(seed, "samples", next(self.G.parameters()).device)
+        parts = []
+        for done in range(0, n, self.batch_size):
+            z = self.prior.sample(self.batch_size, rng)  # always a whole batch: same z for any n
+            parts.append(self.G(z[: n - done]))
+        return torch.cat(parts).view(n, *self.image_shape)
+
+
+def tile(images: Tensor, *, columns: int, gap: int = 2) -> NDArray[np.uint8]:
+    """One picture of all images in rows of `columns`, white between them.
+
+    Args:
+        images: [n, channels, height, width] in [0, 1], 1 or 3 channels.
+        columns: images in a row.
+        gap: pixels between images and around them.
+
+    Returns:
+        [H, W] for one channel, [H, W, 3] for three.
+    """
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    canvas = np.full(shape, 255, dtype=np.uint8)
+    pixels = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    for i, image in enumerate(pixels):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return canvas[..., 0] if channels == 1 else canvas
+
+
+def save_png(picture: NDArray[np.uint8], path: Path, *, zoom: int = 1) -> None:
+    """Write a picture as from `tile`, each pixel `zoom` pixels wide and high."""
+    image = Image.fromarray(picture)
+    if zoom > 1:
+        image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+    image.save(path)

@@ -1,0 +1,75 @@
+"""A generator on disk: weights as safetensors, configuration as JSON."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from gan.config import RunConfig, run_config, to_dict
+from gan.errors import CheckpointError
+from gan.nets import Generator, build_generator
+from gan.priors import build_prior
+from gan.randomness import stream
+from gan.sampling import GeneratorSampler
+
+WEIGHTS, CONFIG = "generator.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class SavedGenerator:
+    """A generator in evaluation mode with what is needed to sample it.
+
+    Attributes:
+        G: the net, in evaluation mode.
+        config: the run that trained it.
+        image_shape: (channels, height, width).
+    """
+
+    G: Generator
+    config: RunConfig
+    image_shape: tuple[int, int, int]
+
+    def sampler(self) -> GeneratorSampler:
+        """Draws images from it."""
+        prior = build_prior(self.config.prior)
+        return GeneratorSampler(self.G, prior, image_shape=self.image_shape)
+
+
+def save_generator(folder: Path, saved: SavedGenerator) -> None:
+    """Write `generator.safetensors` and `config.json` into an existing folder."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in saved.G.state_dict().items()}
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
+    settings = {"image_shape": list(saved.image_shape), "run": to_dict(saved.config)}
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_generator(folder: Path, *, device: torch.device | str = "cpu") -> SavedGenerator:
+    """Read what `save_generator` wrote.
+
+    Raises:
+        CheckpointError: if a file is missing or cut short, or the weights do not fit the config.
+    """
+    try:
+        settings = json.loads((folder / CONFIG).read_text())
+        config = run_config(settings["run"])
+        channels, height, width = settings["image_shape"]
+        tensors = safetensors.torch.load_file(folder / WEIGHTS)
+        G = empty_generator(config, n_pixels=channels * height * width)
+        G.load_state_dict(tensors)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} holds no whole generator: {error}") from error
+    G = G.to(device).eval().requires_grad_(False)
+    return SavedGenerator(G=G, config=config, image_shape=(channels, height, width))
+
+
+def empty_generator(config: RunConfig, *, n_pixels: int) -> Generator:
+    """A generator of the shape that `config` asks for, whose weights are yet to be loaded."""
+    return build_generator(
+        config.generator,
+        dim=config.prior.dim,
+        pixel_mean=torch.full((n_pixels,), 0.5),
+        rng=stream(config.seed, "init"),
+    )
