@@ -1,0 +1,138 @@
+"""Images that a user names by path: data sets to train on, and samples to score."""
+
+import hashlib
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gan.datasets.arrays import as_labels, as_uint8, as_unit_floats, channels_first
+from gan.datasets.images import ImageSet
+from gan.datasets.parquet import read_parquet
+from gan.datasets.pictures import stack_pictures
+from gan.errors import DatasetError
+
+DATASET_SUFFIXES = (".npz", ".parquet")
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
+NUMPY_MAGIC = (b"PK", b"\x93N")
+SAMPLE_KEYS = ("images", "samples", "x_train", "x", "arr_0")
+
+UNREADABLE = (
+    *(OSError, EOFError, MemoryError, NotImplementedError, RuntimeError, ValueError),
+    *(pa.ArrowException, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy, zipfile and Arrow raise on a file that is missing, cut short or altered."""
+
+
+def read_images(path: Path, *, part: Literal["train", "test"] = "train") -> ImageSet:
+    """The image set in an .npz or .parquet file, in the order of the file.
+
+    Args:
+        path: an .npz with `images` (or `x_train`, or `x`) and perhaps `labels` (`y_train`, `y`);
+            or a .parquet as `read_parquet` takes it.  Shapes as `channels_first` takes them;
+            pixels are uint8, other integers in 0..255, or floats in [0, 1], which are rounded.
+        part: for an .npz that holds both: whether `x_train` is read, or `x_test`.
+
+    Returns:
+        The images, with the SHA-256 of the file's bytes as digest.
+
+    Raises:
+        DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
+    """
+    with _naming(path):
+        if path.suffix not in DATASET_SUFFIXES:
+            raise DatasetError("images are read from a .parquet or .npz file")
+        with _parsing(), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            images, labels = (
+                read_parquet(file)
+                if path.suffix == ".parquet"
+                else _read_numpy(file, ("images", f"x_{part}", "x"), ("labels", f"y_{part}", "y"))
+            )
+        return ImageSet(
+            images=as_uint8(channels_first(images)),
+            labels=None if labels is None else as_labels(labels),
+            digest=digest,
+        )
+
+
+def read_samples(path: Path) -> NDArray[np.float32]:
+    """The samples that some program drew, [n, channels, height, width] in [0, 1].
+
+    Args:
+        path: a .npy; an .npz with `images`, `samples`, `x_train`, `x` or `arr_0`; a .parquet as
+            `read_parquet` takes it; or a folder of PNG or JPEG pictures, read in the order of
+            their names.  Floats stay as they are, integers in 0..255 are divided by 255.
+
+    Raises:
+        DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
+    """
+    with _naming(path):
+        if path.is_dir():
+            with _parsing():
+                images: NDArray[Any] = stack_pictures(_pictures_in(path))
+        elif path.suffix == ".parquet":
+            with _parsing(), path.open("rb") as file:
+                images, _ = read_parquet(file)
+        elif path.suffix in (".npy", ".npz"):
+            with _parsing(), path.open("rb") as file:
+                images, _ = _read_numpy(file, SAMPLE_KEYS, ())
+        else:
+            raise DatasetError(
+                "samples are read from a .npy, .npz or .parquet file or a folder of PNG or JPEG "
+                "pictures"
+            )
+        return as_unit_floats(channels_first(images))
+
+
+def _read_numpy(
+    file: BinaryIO, image_keys: Sequence[str], label_keys: Sequence[str]
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Images and labels, by the first key of each that an .npz has; or the array of a .npy."""
+    magic = file.read(2)
+    if magic not in NUMPY_MAGIC:  # what np.load says of such a file is how to unpickle it
+        raise DatasetError("cannot be read: it is neither an .npz archive nor a .npy array")
+    file.seek(0)
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded, None
+    images = next((loaded[key] for key in image_keys if key in loaded.files), None)
+    if images is None:
+        raise DatasetError(
+            f"must hold an array named {' or '.join(image_keys)}, got {loaded.files}"
+        )
+    return images, next((loaded[key] for key in label_keys if key in loaded.files), None)
+
+
+def _pictures_in(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            yield path.name, path.read_bytes()
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn what a damaged file raises into one line."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DatasetError(f"cannot be read: {reason.splitlines()[0]}") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the path in front of every error."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error

@@ -1,0 +1,69 @@
+"""What every reader of a data set returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.errors import DatasetError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images in memory, all of one shape.
+
+    Attributes:
+        images: uint8 [n, channels, height, width], n >= 1.
+        labels: int64 [n], or None where the file has none.
+        digest: SHA-256 (64 hexadecimal digits) that names the data: of the bytes of the file, or
+            of those and the rows, for a part of it.
+
+    Raises:
+        DatasetError: if an array has another type or shape, or the lengths differ.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    digest: str
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
+            raise DatasetError(
+                "images must be uint8 [n, channels, height, width] with n >= 1, "
+                f"got {images.dtype} {list(images.shape)}"
+            )
+        if labels is None:
+            return
+        if labels.dtype != np.int64 or labels.ndim != 1:
+            raise DatasetError(
+                f"labels must be int64 [n], got {labels.dtype} {list(labels.shape)}"
+            )
+        if len(labels) != len(images):
+            raise DatasetError(
+                "labels and images must be of one length, "
+                f"got {len(labels)} labels and {len(images)} images"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+
+def pixel_mean(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The mean of each pixel over all images, in [0, 1].
+
+    Args:
+        images: uint8 [n, channels, height, width].
+
+    Returns:
+        [d], float64, with d = channels * height * width in the order of a flattened image.
+    """
+    # An integer sum is exact, so the mean depends on neither the order nor the blocking.
+    sums: NDArray[np.uint64] = images.reshape(len(images), -1).sum(axis=0, dtype=np.uint64)
+    return sums / np.float64(255 * len(images))

@@ -1,0 +1,99 @@
+"""Which images train, which choose, and which test.
+
+As in Goodfellow et al. (2014): G and D are trained on all but the last `n_valid` images of the
+training file (MNIST: train[:50000]), choices are made on those last ones (train[50000:]), and the
+test file is opened once for each generator that was chosen.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from gan.config import DataConfig
+from gan.datasets.files import DATASET_SUFFIXES, read_images
+from gan.datasets.images import ImageSet
+from gan.datasets.mnist import read_mnist
+from gan.errors import DatasetError
+
+
+def load_train_valid(data: DataConfig) -> tuple[ImageSet, ImageSet]:
+    """The images to train on and those to choose by; opens the training file alone.
+
+    Returns:
+        All but the last `data.n_valid` images, and these.  The digest of each covers the bytes of
+        the file and the rows.
+
+    Raises:
+        DatasetError: if the data set is unknown, damaged, or not larger than `data.n_valid`.
+    """
+    whole = _training_images(data)
+    cut = len(whole) - data.n_valid
+    if cut < 1:
+        raise DatasetError(
+            f"data.n_valid must be less than the {len(whole)} images of {data.dataset}, "
+            f"got {data.n_valid}"
+        )
+    return _rows(whole, 0, cut), _rows(whole, cut, len(whole))
+
+
+def load_test(data: DataConfig) -> ImageSet:
+    """The test images; called by the stage `evaluate` alone, for the winner alone.
+
+    Nothing else opens the test file, so that no choice can depend on it.
+
+    Raises:
+        DatasetError: if there are none, or if they are damaged, of another shape than the
+            training images, or the training images themselves.
+    """
+    if _is_mnist(data):
+        return read_mnist("test")
+    if data.test_path is None:
+        raise DatasetError(
+            f"{data.dataset} comes without test images: set data.test_path to a .parquet or "
+            ".npz file"
+        )
+    train = _training_images(data)
+    test = read_images(Path(data.test_path).expanduser(), part="test")
+    if test.image_shape != train.image_shape:
+        raise DatasetError(
+            f"{data.test_path}: test images must have the shape of the training images, "
+            f"{list(train.image_shape)}, got {list(test.image_shape)}"
+        )
+    if np.array_equal(test.images, train.images):
+        raise DatasetError(
+            f"{data.test_path}: test images must be others than the training images, got the same"
+        )
+    return test
+
+
+def _training_images(data: DataConfig) -> ImageSet:
+    if _is_mnist(data):
+        return read_mnist("train")
+    path = Path(data.dataset).expanduser()
+    if not path.is_file() or path.suffix not in DATASET_SUFFIXES:
+        found = "no such file" if not path.exists() else "not such a file"
+        raise DatasetError(
+            "data.dataset must be mnist or the path of a .parquet or .npz file, "
+            f"got {data.dataset!r}: {found}"
+        )
+    return read_images(path)
+
+
+def _is_mnist(data: DataConfig) -> bool:
+    if data.dataset != "mnist":
+        return False
+    if data.test_path is not None:
+        raise DatasetError(
+            "data.test_path belongs to a data set given by path, and mnist has test images of its "
+            f"own: leave it out, got {data.test_path}"
+        )
+    return True
+
+
+def _rows(whole: ImageSet, start: int, stop: int) -> ImageSet:
+    return ImageSet(
+        images=whole.images[start:stop],
+        labels=None if whole.labels is None else whole.labels[start:stop],
+        digest=hashlib.sha256(f"{whole.digest}[{start}:{stop}]".encode()).hexdigest(),
+    )

@@ -1,0 +1,27 @@
+"""Names of the metrics: quantity_split[_stat], as a run's history, a table and a report show them.
+
+Losses and log-likelihoods are in nats.  `fine` marks a Parzen window whose width was chosen on
+the fine grid rather than on the ten widths of the released code.
+"""
+
+D_LOSS = "d_loss"
+"""D's loss at the report; every report has it, so its history says which steps were logged."""
+G_LOSS = "g_loss"
+D_REAL_MEAN = "d_real_mean"
+"""Mean of D(x) over the report's minibatch of images, in [0, 1]."""
+D_FAKE_MEAN = "d_fake_mean"
+"""Mean of D(G(z)) over the report's minibatch of samples, in [0, 1]."""
+
+IMAGES_SEEN = "images_seen"
+IMAGES_PER_SECOND = "images_per_second"
+LEARNING_RATE = "learning_rate"
+
+PARZEN_LL_VALID = "parzen_ll_valid"
+PARZEN_LL_VALID_SE = "parzen_ll_valid_se"
+PARZEN_SIGMA = "parzen_sigma"
+"""Width of the Parzen window, chosen on validation images."""
+PARZEN_LL_TEST = "parzen_ll_test"
+PARZEN_LL_TEST_SE = "parzen_ll_test_se"
+PARZEN_LL_VALID_FINE = "parzen_ll_valid_fine"
+PARZEN_LL_TEST_FINE = "parzen_ll_test_fine"
+PARZEN_SIGMA_FINE = "parzen_sigma_fine"

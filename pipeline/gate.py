@@ -1,0 +1,154 @@
+"""The gate between a candidate and the registry: a list of named checks.
+
+A check is a pure function that returns a `Check`.  A new condition of promotion is one more
+function here and one more entry in the list that a stage hands to `run_gate`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Outcome = Literal["promote", "unchanged", "refused"]
+"""`unchanged`: the candidate is the champion already, so there is nothing to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One condition of promotion, and how it came out."""
+
+    name: str
+    passed: bool
+    value: float | None
+    """What was measured; None where there was nothing to measure."""
+    limit: float | None
+    """What `value` was held against."""
+    reason: str
+    """One sentence with numbers, for a person."""
+    is_champion: bool = False
+    """Passed because the candidate is the champion already."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided.  Made by `run_gate`.
+
+    Attributes:
+        checks: every check, in the order given.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that were not passed."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Refused if any check failed."""
+        if self.failed:
+            return "refused"
+        return "unchanged" if any(check.is_champion for check in self.checks) else "promote"
+
+    @property
+    def reason(self) -> str:
+        """One line: the failed checks if there are any, else all of them."""
+        decisive = self.failed or self.checks
+        return "; ".join(f"{check.name}: {check.reason}" for check in decisive)
+
+
+def run_gate(checks: Sequence[Check]) -> Verdict:
+    """The verdict of a list of checks, all of which must pass.
+
+    Raises:
+        ValueError: if the list is empty, which would promote anything, or names a check twice.
+    """
+    names = [check.name for check in checks]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"the gate needs checks of different names, got {names}")
+    return Verdict(tuple(checks))
+
+
+def finite_scores(scores: Mapping[str, float]) -> Check:
+    """Every score of the candidate is a finite number, and there is at least one."""
+    bad = [f"{name} = {value}" for name, value in scores.items() if not math.isfinite(value)]
+    if bad:
+        reason = f"scores must be finite, got {', '.join(bad)}"
+    else:
+        reason = f"{len(scores)} scores are finite" if scores else "there is no score"
+    return Check(
+        name="finite_scores",
+        passed=bool(scores) and not bad,
+        value=len(bad),
+        limit=0,
+        reason=reason,
+    )
+
+
+def better_than_champion(
+    candidate: ArrayLike,
+    champion: ArrayLike | None,
+    *,
+    min_standard_errors: float,
+    is_champion: bool = False,
+) -> Check:
+    """The candidate's mean log-likelihood beats the champion's by more than chance explains.
+
+        mean(d) > min_standard_errors * std(d) / sqrt(b),    d_i = candidate_i - champion_i
+
+    The difference is paired: most of a log-likelihood's spread is that of the images, which both
+    share, so that the same margin is seen with far fewer images than from two standard errors.
+    It knows nothing of the spread between draws of samples: both must be drawn with one seed.
+
+    Args:
+        candidate: log-likelihood of each validation image, [b] in nats, b >= 2.
+        champion: of the same images in the same order, [b] in nats; None if there is no champion.
+        min_standard_errors: how many standard errors of the mean difference, >= 0.
+        is_champion: the two have the same weights, and nothing is to be promoted.
+
+    Returns:
+        `value`: the mean difference, `limit`: what it must exceed, both in nats.
+
+    Raises:
+        ValueError: if the two are not of one length >= 2.
+
+    Source: Student's paired test; the divisor of std is b - 1.
+    """
+    name = "better_than_champion"
+    if champion is None:
+        reason = "there is no champion yet"
+        return Check(name=name, passed=True, value=None, limit=None, reason=reason)
+    if is_champion:
+        reason = "the candidate has the champion's weights"
+        return Check(
+            name=name, passed=True, value=None, limit=None, reason=reason, is_champion=True
+        )
+    mean, error = _paired_difference(candidate, champion)
+    limit = min_standard_errors * error
+    passed = mean > limit
+    return Check(
+        name=name,
+        passed=passed,
+        value=mean,
+        limit=limit,
+        reason=f"its mean difference to the champion is {mean:+.3f} nats, with standard error "
+        f"{error:.3f}: {'more' if passed else 'not more'} than {min_standard_errors:g} standard "
+        f"errors ({limit:.3f} nats)",
+    )
+
+
+def _paired_difference(candidate: ArrayLike, champion: ArrayLike) -> tuple[float, float]:
+    """Mean of the differences, and its standard error."""
+    ours = np.asarray(candidate, dtype=np.float64)
+    theirs = np.asarray(champion, dtype=np.float64)
+    if ours.shape != theirs.shape or ours.ndim != 1 or len(ours) < 2:
+        raise ValueError(
+            "candidate and champion must be scored on the same images, two or more, "
+            f"got shapes {ours.shape} and {theirs.shape}"
+        )
+    d = ours - theirs
+    return float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))

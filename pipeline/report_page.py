@@ -1,0 +1,368 @@
+"""The report of a finished sweep: data in, one self-contained HTML page out.
+
+The page refers to nothing outside itself, so it can be mailed, archived or opened from MLflow.
+It says nothing about when it was made: same data, same bytes.
+"""
+
+import base64
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gan.config import PipelineConfig, flatten, to_dict
+from gan.metric_names import (
+    D_FAKE_MEAN,
+    D_LOSS,
+    D_REAL_MEAN,
+    G_LOSS,
+    PARZEN_LL_VALID,
+    PARZEN_LL_VALID_SE,
+)
+from gan.version import __version__
+from pipeline import report_figures as figures
+
+Trial = Mapping[str, Any]
+
+TABLE_1 = (
+    figures.Reference("DBN", 138.0, 2.0),
+    figures.Reference("Stacked CAE", 121.0, 1.6),
+    figures.Reference("Deep GSN", 214.0, 1.1),
+    figures.Reference("Adversarial nets (2014)", 225.0, 2.0),
+)
+"""MNIST column of Table 1 of Goodfellow et al. (2014), nats."""
+REAL_IMAGES = figures.Reference("Real training images", 241.193, 2.130)
+"""The first 10,000 training images of MNIST in place of samples, by the same protocol."""
+N_SAMPLES_OF_PAPER = 10_000
+
+EQUILIBRIUM = {
+    "non_saturating": (math.log(2), "log 2"),
+    "minimax": (-math.log(2), "−log 2"),
+}
+"""G's loss where D answers 1/2 everywhere, by `train.generator_loss`."""
+
+SETTING_LABELS = {
+    "train.d_steps": "k, updates of D per update of G",
+    "discriminator.dropout_hidden": "dropout, hidden layers of D",
+    "discriminator.dropout_input": "dropout, pixels",
+    "generator.dropout_hidden": "dropout, hidden layers of G",
+    "prior.kind": "prior p(z)",
+    "prior.dim": "dimension of z",
+}
+
+
+class Drawing(NamedTuple):
+    """A figure with the words that stand around it."""
+
+    title: str
+    svg: Markup
+    alt: str
+
+
+def render_report(
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    trials: Sequence[Trial],
+    scores: Mapping[str, float] | None,
+    promotion: Mapping[str, Any] | None,
+    samples_png: bytes | None,
+    best_trial: int | None,
+    mlflow_hint: str,
+) -> str:
+    """The report as an HTML page.
+
+    Args:
+        name: of the sweep.
+        config: the whole `PipelineConfig`, as from `to_dict`.
+        trials: the content of each trial's result.json, in any order.
+        scores: of the winner's samples on both splits; None: not evaluated.
+        promotion: what the gate decided, and its checks; None: it was not asked.
+        samples_png: picture of the winner's samples.
+        best_trial: number of the winner; None: no trial has a score.
+        mlflow_hint: the command that opens MLflow on the store in use.
+
+    Raises:
+        ValueError: if `best_trial` is not among `trials`, or `samples_png` is not a PNG file.
+    """
+    winner = _winner(trials, best_trial)
+    base = flatten(config["base"])
+    keys = varied_settings(trials)
+    is_mnist = base["data.dataset"] == "mnist"
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        name=name,
+        headline=_headline(winner, promotion),
+        winner=winner,
+        winner_settings={**base, **winner["overrides"]} if winner else {},
+        trials=_ranked(trials, best_trial),
+        n_by_status=Counter(trial["status"] for trial in trials),
+        total_seconds=sum(trial["elapsed_seconds"] for trial in trials),
+        keys=keys,
+        setting_labels=SETTING_LABELS,
+        base=base,
+        scores=scores,
+        is_mnist=is_mnist,
+        paper=TABLE_1[-1],
+        real=REAL_IMAGES,
+        context=_score_in_context(scores, best_trial) if scores and is_mnist else None,
+        samples=_picture(samples_png) if samples_png else None,
+        curves=_learning_curves(trials, winner, base),
+        by_setting=[_score_by_setting(key, trials, best_trial, config) for key in keys],
+        promotion=promotion,
+        rest_of_config=flatten({key: config[key] for key in config if key != "base"}),
+        preset=_yaml(_differences(config, to_dict(PipelineConfig())), flow=False),
+        train_options=_train_options(winner) if winner else "",
+        mlflow_hint=mlflow_hint,
+        version=__version__,
+    )
+
+
+def varied_settings(trials: Sequence[Trial]) -> list[str]:
+    """Every setting that some trial overrides: k first, then dropout, then the prior."""
+
+    def rank(key: str) -> int:
+        wanted = (key == "train.d_steps", "dropout" in key, key.startswith("prior."), True)
+        return wanted.index(True)
+
+    return sorted(dict.fromkeys(key for trial in trials for key in trial["overrides"]), key=rank)
+
+
+def _winner(trials: Sequence[Trial], best_trial: int | None) -> Trial | None:
+    if best_trial is None:
+        return None
+    for trial in trials:
+        if trial["trial"] == best_trial:
+            return trial
+    numbers = sorted(trial["trial"] for trial in trials)
+    raise ValueError(f"best_trial must be one of the trials {numbers}, got {best_trial}")
+
+
+def _ranked(trials: Sequence[Trial], best_trial: int | None) -> list[tuple[int | None, Trial]]:
+    """Best score first, of equal ones the winner; failed trials come last and have no rank."""
+
+    def has_rank(trial: Trial) -> bool:
+        can_win = trial["status"] != "failed" or trial["trial"] == best_trial
+        return can_win and _score(trial) is not None
+
+    def order(trial: Trial) -> tuple[bool, float, bool, int]:
+        is_other = trial["trial"] != best_trial
+        return not has_rank(trial), -(_score(trial) or 0.0), is_other, trial["trial"]
+
+    ordered = sorted(trials, key=order)
+    return [(i if has_rank(trial) else None, trial) for i, trial in enumerate(ordered, start=1)]
+
+
+def _headline(winner: Trial | None, promotion: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The verdict, and the sentence below it."""
+    if winner is None:
+        return "No trial reached a score", "There is nothing to evaluate or to promote."
+    trial = f"Trial {winner['trial']}"
+    if promotion is None:
+        return f"{trial} leads the sweep", "The promotion gate has not been asked."
+    model, previous = promotion["model"], promotion["previous_version"]
+    if promotion["outcome"] == "refused":
+        reasons = "; ".join(c["reason"].rstrip(".") for c in promotion["checks"] if not c["passed"])
+        champion = f"stays version {previous}" if previous else "is still to be found"
+        return f"{trial} was not promoted", f"{reasons}. The champion of {model} {champion}."
+    version = f"{model} version {promotion['version'] or previous}"
+    if promotion["outcome"] == "unchanged":
+        return f"{trial} is the champion already", f"It is {version}."
+    if previous is None:
+        return f"{trial} is the champion", f"It is {version}, the first champion of its name."
+    return f"{trial} is the new champion", f"It is {version} and replaces version {previous}."
+
+
+def _score_in_context(scores: Mapping[str, float], best_trial: int | None) -> Drawing | None:
+    """The test score among those of Table 1; nothing unless it has as many samples behind it."""
+    if scores["n_samples"] != N_SAMPLES_OF_PAPER:
+        return None
+    score, standard_error = scores["parzen_ll_test"], scores["parzen_ll_test_se"]
+    ours = figures.Reference(f"Trial {best_trial}", score, standard_error, is_ours=True)
+    rows = [*TABLE_1, REAL_IMAGES, ours]
+    listed = ", ".join(f"{row.label} {row.score:.1f}" for row in rows)
+    return Drawing(
+        title="Beside Table 1 of the paper",
+        svg=Markup(figures.score_in_context(rows)),
+        alt=f"Dot plot of test scores in nats: {listed}.",
+    )
+
+
+def _learning_curves(
+    trials: Sequence[Trial], winner: Trial | None, base: Mapping[str, Any]
+) -> list[Drawing]:
+    """Score and losses of all trials, and the winner's D; without those that have no data."""
+    loss_kind = {**base, **(winner["overrides"] if winner else {})}["train.generator_loss"]
+    same_loss = [t for t in trials if {**base, **t["overrides"]}["train.generator_loss"] == loss_kind]
+    score = "Validation score", PARZEN_LL_VALID, "parzen_ll_valid, nats"
+    d_loss = "Loss of D", D_LOSS, "d_loss, nats"
+    g_loss = "Loss of G", G_LOSS, "g_loss, nats"
+    drawings = [
+        _curves(*score, trials, winner, None),
+        _curves(*d_loss, trials, winner, (math.log(4), "log 4")),
+        _curves(*g_loss, same_loss, winner, EQUILIBRIUM[loss_kind]),
+        _answers(winner) if winner else None,
+    ]
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _curves(
+    title: str,
+    metric: str,
+    ylabel: str,
+    trials: Sequence[Trial],
+    winner: Trial | None,
+    level: tuple[float, str] | None,
+) -> Drawing | None:
+    curves = [curve for trial in trials if (curve := _curve(trial, metric, winner)).steps]
+    if not curves:
+        return None
+    everything = [value for curve in curves for value in curve.values]
+    decisive = [value for curve in curves if curve.is_winner for value in curve.values]
+    if metric == PARZEN_LL_VALID:
+        limits = figures.score_limits(everything)
+    else:
+        limits = figures.with_margin([*(decisive or everything), *([level[0]] if level else [])])
+    svg = figures.learning_curves(metric, curves, ylabel=ylabel, limits=limits, level=level)
+    ends = "; ".join(f"{curve.label} ends at {curve.values[-1]:.4g}" for curve in curves)
+    return Drawing(title, Markup(svg), f"{ylabel} by step for {len(curves)} trials. {ends}.")
+
+
+def _curve(trial: Trial, metric: str, winner: Trial | None, label: str = "") -> figures.Curve:
+    """One metric of a trial's history, without the reports that lack it."""
+    reports = [report for report in trial["history"] if _is_finite(report.get(metric))]
+    has_errors = metric == PARZEN_LL_VALID
+    return figures.Curve(
+        label=label or f"trial {trial['trial']}",
+        steps=[report["step"] for report in reports],
+        values=[report[metric] for report in reports],
+        errors=[report[PARZEN_LL_VALID_SE] for report in reports] if has_errors else [],
+        status=trial["status"],
+        is_winner=trial is winner,
+    )
+
+
+def _answers(winner: Trial) -> Drawing | None:
+    real = _curve(winner, D_REAL_MEAN, winner, "D(x), images")
+    fake = _curve(winner, D_FAKE_MEAN, winner, "D(G(z)), samples")
+    if not (real.steps and fake.steps):
+        return None
+    return Drawing(
+        title=f"What D answers, trial {winner['trial']}",
+        svg=Markup(figures.discriminator_answers(real, fake)),
+        alt=f"Mean answer of D by step. It ends at {real.values[-1]:.2f} for images and "
+        f"{fake.values[-1]:.2f} for samples; 1/2 means that D cannot tell them apart.",
+    )
+
+
+def _score_by_setting(
+    key: str, trials: Sequence[Trial], best_trial: int | None, config: Mapping[str, Any]
+) -> Drawing:
+    base = flatten(config["base"])
+    scores = [score for trial in trials if (score := _score(trial)) is not None]
+    points = [_point(trial, {**base, **trial["overrides"]}[key], best_trial) for trial in trials]
+    svg = figures.score_by_setting(
+        f"setting-{key.replace('.', '-')}",
+        points,
+        xlabel=key,
+        limits=figures.score_limits(scores) if scores else (0.0, 1.0),
+        is_log="loguniform" in config["sweep"]["space"].get(key, {}),
+    )
+    alt = "; ".join(f"{figures.setting_text(point.x)}: {point.label}" for point in points)
+    return Drawing(SETTING_LABELS.get(key, key), Markup(svg), f"Best score against {key}. {alt}.")
+
+
+def _point(trial: Trial, value: Any, best_trial: int | None) -> figures.Point:
+    score = _score(trial)
+    text = "no score" if score is None else f"{score:.1f} nats"
+    return figures.Point(
+        label=f"trial {trial['trial']}, {text}",
+        x=value,
+        score=score,
+        standard_error=0.0 if score is None else trial["best"][PARZEN_LL_VALID_SE],
+        status=trial["status"],
+        is_winner=trial["trial"] == best_trial,
+    )
+
+
+def _score(trial: Trial) -> float | None:
+    score = trial["best"] and trial["best"][PARZEN_LL_VALID]
+    return score if _is_finite(score) else None
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _picture(png: bytes) -> dict[str, Any]:
+    """A PNG as a data URI, and the width at which each of its pixels is a whole square."""
+    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"samples_png must be a PNG file, got bytes that begin with {png[:8]!r}")
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    zoom = max(1, 640 // width)
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return {"uri": uri, "width": zoom * width, "height": zoom * height}
+
+
+def _differences(tree: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preset would have to state: the leaves of `tree` that are not as in `default`."""
+    changed: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
+            value = _differences(value, default[key]) or default[key]
+        if value != default.get(key):
+            changed[key] = value
+    return changed
+
+
+def _train_options(trial: Trial) -> str:
+    """The trial's settings as options of a shell command."""
+    settings = {**trial["overrides"], "seed": trial["seed"]}
+    options = (f"{path}={_yaml(value, flow=True)}" for path, value in settings.items())
+    return " ".join(f"--set {shlex.quote(option)}" for option in options)
+
+
+def _yaml(value: Any, *, flow: bool) -> str:
+    text = yaml.safe_dump(value, default_flow_style=flow, sort_keys=False, width=math.inf)
+    return text.removesuffix("...\n").strip()
+
+
+def _nats(value: float | None, standard_error: float | None = None) -> str:
+    if value is None or not _is_finite(value):
+        return "–"
+    text = f"{value:.1f}".replace("-", "−")
+    return text if standard_error is None else f"{text} ± {standard_error:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "nats": _nats,
+        "duration": _duration,
+        "setting": figures.setting_text,
+        "exact": lambda value: _yaml(value, flow=True),
+        "score": _score,
+    }
+    return environment

@@ -1,0 +1,203 @@
+"""The queue on disk, against a store that is a list and a clock that is a number."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from tuning import outbox as outbox_module
+from tuning.errors import StoreUnavailableError, TrackingError
+from tuning.outbox import Finish, Outbox, Record, Report, RunIdentity, Upload, waiting_run
+
+RUN = RunIdentity(
+    experiment_id="1", sweep="s", trial="0", run_name="0", params={"a": [1, None]}, tags={"t": "v"}
+)
+
+
+class Store:
+    """Takes records while `is_up`; sending takes `seconds` of the clock."""
+
+    def __init__(self) -> None:
+        self.is_up, self.seconds, self.now = True, 0.0, 1000.0
+        self.attempts = 0
+        self.taken: list[Record] = []
+        self.contents: list[str] = []
+
+    def send(self, record: Record) -> None:
+        self.attempts += 1
+        self.now += self.seconds
+        if not self.is_up:
+            raise StoreUnavailableError("no answer")
+        if isinstance(record, Report) and record.step < 0:
+            raise TrackingError("refused")
+        self.taken.append(record)
+        if record.file is not None:
+            file = record.file if record.file.is_file() else record.file / "weights"
+            self.contents.append(file.read_text())
+
+    def steps(self) -> list[int]:
+        return [record.step for record in self.taken if isinstance(record, Report)]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    store = Store()
+    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: store.now)
+    return store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "trial" / "outbox"
+
+
+def new_outbox(folder: Path, store: Store) -> Outbox:
+    return Outbox(folder, RUN, store.send, retry_seconds=30.0)
+
+
+def report(step: int, file: Path | None = None) -> Report:
+    return Report(step=step, time_ms=10 * step, metrics={"d_loss": step / 7}, file=file)
+
+
+def test_nothing_is_on_disk_while_the_store_answers(folder, store):
+    outbox = new_outbox(folder, store)
+    outbox.submit(report(1))
+    assert store.taken == [report(1)]
+    assert not folder.exists()
+
+
+def test_what_waits_is_sent_first_and_in_order(folder, store):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(report(1))
+    outbox.submit(report(2))
+    assert [json.loads(line)["step"] for line in read_lines(folder)] == [1, 2]
+    store.is_up, store.now = True, store.now + 30
+    outbox.submit(report(3))
+    assert store.taken == [report(1), report(2), report(3)]
+    assert not folder.exists()
+
+
+def test_another_process_finds_what_waits_exactly_as_it_was(folder, store, tmp_path):
+    grid = tmp_path / "grid.png"
+    grid.write_text("first")
+    finish = Finish(status="FAILED", time_ms=5, tags={"gan.cause": "ünklar\nzwei"})
+    store.is_up = False
+    outbox = new_outbox(folder, store)
+    for record in (report(1, grid), finish):
+        outbox.submit(record)
+    grid.write_text("second")
+
+    store.is_up = True
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert waiting_run(moved) == RUN
+    assert new_outbox(moved, store).flush(at_once=True)
+    assert [store.taken[0].step, store.taken[0].metrics] == [1, {"d_loss": 1 / 7}]
+    assert store.taken[1] == finish
+    assert store.contents == ["first"]
+    assert waiting_run(moved) is None
+
+
+def test_records_sent_before_the_store_fails_again_are_not_sent_twice(folder, store):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    for step in (1, 2, 3):
+        outbox.submit(report(step))
+    store.is_up = True
+    take = store.send
+
+    def take_two(record: Record) -> None:
+        store.is_up = len(store.taken) < 2
+        take(record)
+
+    outbox = Outbox(folder, RUN, take_two)
+    assert not outbox.flush(at_once=True)
+    store.is_up = True
+    assert new_outbox(folder, store).flush(at_once=True)
+    assert store.steps() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [(0.0, 30.0), (2.0, 30.0), (36.0, 360.0)])
+def test_an_outage_costs_a_tenth_of_the_time_at_most(folder, store, seconds, pause):
+    outbox = new_outbox(folder, store)
+    store.is_up, store.seconds = False, seconds
+    outbox.submit(report(1))
+    store.now += pause - 0.5
+    outbox.submit(report(2))
+    assert store.attempts == 1
+    store.now += 1
+    outbox.submit(report(3))
+    assert store.attempts == 2
+
+
+def test_an_outage_is_one_warning(folder, store, caplog):
+    caplog.set_level(logging.INFO)
+    outbox = new_outbox(folder, store)
+    for is_up in (False, False, True, False):
+        store.is_up, store.now = is_up, store.now + 60
+        outbox.submit(report(1))
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["WARNING", "INFO", "WARNING"]
+    assert "no answer" in caplog.messages[0]
+    assert str(folder) in caplog.messages[0]
+
+
+def test_at_once_does_not_wait_for_the_pause(folder, store):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(report(1))
+    store.is_up = True
+    outbox.submit(report(2))
+    assert store.steps() == []
+    outbox.submit(report(3), at_once=True)
+    assert store.steps() == [1, 2, 3]
+
+
+def test_of_uploads_to_one_place_only_the_newest_waits(folder, store, tmp_path):
+    checkpoint = tmp_path / "last"
+    checkpoint.mkdir()
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(Upload(file=checkpoint, artifact_path="checkpoints/best"))
+    for content in ("old", "new"):
+        (checkpoint / "weights").write_text(content)
+        outbox.submit(Upload(file=checkpoint, artifact_path="checkpoints/last"))
+    (checkpoint / "weights").write_text("newer, not uploaded")
+    assert len(outbox.records) == len(read_lines(folder)) == 2
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
+    outbox.records[0].file.joinpath("weights").write_text("best")
+    store.is_up = True
+    assert outbox.flush(at_once=True)
+    assert store.contents == ["best", "new"]
+    assert [record.file.name for record in store.taken] == ["last", "last"]
+
+
+def test_a_line_that_was_cut_short_is_dropped(folder, store, caplog):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(report(1))
+    outbox.submit(report(2))
+    lines = folder / "records.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-9])
+    again = new_outbox(folder, store)
+    assert [record.step for record in again.records] == [1]
+    assert "cut short" in caplog.text
+    again.submit(report(2))
+    assert [json.loads(line)["step"] for line in read_lines(folder)] == [1, 2]
+
+
+def test_a_refused_record_raises_and_those_before_it_are_not_sent_again(folder, store):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    for step in (1, -1):
+        outbox.submit(report(step))
+    store.is_up = True
+    for _ in range(2):
+        with pytest.raises(TrackingError, match="refused"):
+            outbox.flush(at_once=True)
+    assert store.steps() == [1]
+
+
+def read_lines(folder: Path) -> list[bytes]:
+    return (folder / "records.jsonl").read_bytes().splitlines()

@@ -1,0 +1,185 @@
+"""What a sweep leaves on disk, from which it can always go on.
+
+    SWEEP/sweep.json                      configuration, digests, versions
+    SWEEP/trials/0003/trial.json          index and settings, written when the trial is proposed
+    SWEEP/trials/0003/checkpoints/        as gan.checkpoint writes them
+    SWEEP/trials/0003/result.json         written once, when the trial has ended
+
+Resuming reads these files alone, never the tuner's own snapshots: those lag behind by seconds, are
+pickles, and call a trial finished that a time budget cut short.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any, Literal
+
+from gan.checkpoint import META, list_checkpoints
+from gan.config import PipelineConfig, digest, load_config, to_dict
+from gan.files import write_atomically
+from gan.metric_names import PARZEN_LL_VALID
+from tuning.errors import TuningError
+
+TrialStatus = Literal["finished", "stopped", "failed"]
+"""`finished`: all its steps; `stopped`: early, by a scheduler; `failed`: see `cause`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """How a trial ended.
+
+    Attributes:
+        trial: index in the sweep.
+        status: see `TrialStatus`.
+        cause: why it failed or was stopped, one line.
+        is_final: whether trying again would give the same: a divergence does, a lost worker not.
+        overrides: dotted path -> value, as the search proposed them.
+        seed: of the run.
+        run_id: of its MLflow run; empty where MLflow never answered.
+        elapsed_seconds: time spent on training and scoring, over all attempts.
+        history: every report, by step.
+    """
+
+    trial: int
+    status: TrialStatus
+    cause: str | None
+    is_final: bool
+    overrides: dict[str, Any]
+    seed: int
+    run_id: str
+    elapsed_seconds: float
+    history: list[dict[str, float]]
+
+    @property
+    def step(self) -> int:
+        """Updates of G that were made and reported."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The report with the best objective; of equals the first, None if there is no score."""
+        return best_report(self.history)
+
+
+def best_report(history: list[dict[str, float]]) -> dict[str, float] | None:
+    """The report with the largest score; of equals the first, None if none was scored."""
+    scored = [report for report in history if PARZEN_LL_VALID in report]
+    return max(scored, key=lambda report: report[PARZEN_LL_VALID], default=None)
+
+
+class Ledger:
+    """The folder of one sweep.
+
+    Args:
+        folder: where it lies, on storage that every node of the cluster can reach.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        """The sweep's name, by which it is resumed."""
+        return self.folder.name
+
+    def open(self, config: PipelineConfig) -> None:
+        """Write the sweep's configuration, or check that the one there is the same.
+
+        Raises:
+            TuningError: if the folder belongs to a sweep with another configuration.
+        """
+        file = self.folder / "sweep.json"
+        if file.exists():
+            if digest(self.config()) != digest(config):
+                raise TuningError(f"{self.folder} holds a sweep with another configuration")
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(to_dict(config), indent=2) + "\n")
+
+    def config(self) -> PipelineConfig:
+        """The configuration the sweep was started with.
+
+        Raises:
+            TuningError: if there is no sweep in the folder.
+        """
+        try:
+            return load_config(json.loads((self.folder / "sweep.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise TuningError(f"{self.folder} holds no sweep: {error}") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process from running this sweep.
+
+        Raises:
+            TuningError: if one does already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a+") as file:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except OSError as error:
+                raise TuningError(f"sweep {self.name} is being run by another process") from error
+            yield
+
+    @property
+    def interruption(self) -> Path:
+        """A file that exists while the sweep is being stopped by its user."""
+        return self.folder / "interrupted"
+
+    def trial_folder(self, index: int) -> Path:
+        """Where trial `index` keeps its files."""
+        return self.folder / "trials" / f"{index:04d}"
+
+    def propose(self, index: int, overrides: Mapping[str, Any]) -> None:
+        """Record the settings of a trial before it starts."""
+        folder = self.trial_folder(index)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"trial": index, "overrides": dict(overrides)}
+        write_atomically(folder / "trial.json", json.dumps(content))
+
+    def proposals(self) -> dict[int, dict[str, Any]]:
+        """Settings of every trial that was proposed, by index."""
+        files = sorted((self.folder / "trials").glob("[0-9]*/trial.json"))
+        contents = [json.loads(file.read_text()) for file in files]
+        return {content["trial"]: content["overrides"] for content in contents}
+
+    def result(self, index: int) -> TrialResult | None:
+        """How trial `index` ended, or None while it has not."""
+        file = self.trial_folder(index) / "result.json"
+        return TrialResult(**json.loads(file.read_text())) if file.exists() else None
+
+    def results(self) -> list[TrialResult]:
+        """How every trial that has ended did, by index."""
+        results = (self.result(index) for index in self.proposals())
+        return [result for result in results if result is not None]
+
+    def write_result(self, result: TrialResult) -> None:
+        """Record how a trial ended."""
+        file = self.trial_folder(result.trial) / "result.json"
+        write_atomically(file, json.dumps(asdict(result)))
+
+    def forget_failure(self, index: int) -> None:
+        """Let a trial that failed be tried again."""
+        os.remove(self.trial_folder(index) / "result.json")
+
+    def history(self, index: int) -> list[dict[str, float]]:
+        """Reports of trial `index` up to its end or its newest checkpoint."""
+        result = self.result(index)
+        if result is not None:
+            return result.history
+        return list(self.newest_meta(index).get("history", []))
+
+    def newest_meta(self, index: int) -> dict[str, Any]:
+        """What the newest readable checkpoint of trial `index` says beside its tensors."""
+        for path in reversed(list_checkpoints(self.trial_folder(index) / "checkpoints")):
+            try:
+                meta: dict[str, Any] = json.loads((path / META).read_text())
+            except (OSError, ValueError):
+                continue  # the trial itself verifies, warns and falls back when it resumes
+            return meta
+        return {}

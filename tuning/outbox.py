@@ -1,0 +1,237 @@
+"""What a trial could not log waits here, on disk and in order."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from gan.files import write_atomically
+from tuning.errors import StoreUnavailableError
+
+logger = logging.getLogger(__name__)
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run can end, in MLflow's words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """Which run a trial writes, and what it is created with if it is not there yet."""
+
+    experiment_id: str
+    sweep: str
+    trial: str
+    """Key of the trial: the same whenever and wherever it is started again."""
+    run_name: str
+    parent_run_id: str | None = None
+    """The sweep's run; null for a run that belongs to no sweep."""
+    params: dict[str, Any]
+    """The flattened configuration."""
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The metrics of one step."""
+
+    step: int
+    """Updates of G."""
+    time_ms: int
+    """When they were read, in milliseconds since 1970 (UTC)."""
+    metrics: dict[str, float]
+    file: Path | None = None
+    """A PNG of samples drawn at that step."""
+    kind: Literal["report"] = "report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A file, or the content of a folder, to be kept under `artifact_path`."""
+
+    file: Path
+    artifact_path: str
+    kind: Literal["upload"] = "upload"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """The end of a run."""
+
+    status: RunStatus
+    time_ms: int
+    tags: dict[str, str]
+    file: None = None
+    kind: Literal["finish"] = "finish"
+
+
+Record = Report | Upload | Finish
+_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+_IDENTITY = TypeAdapter(RunIdentity)
+
+
+class Outbox:
+    """Sends records in order; what cannot be sent waits in a folder and is sent first later.
+
+    The folder exists only while something waits.  `run.json` says whose records they are;
+    `records.jsonl` holds one a line; files that records refer to are copied beside it, because
+    the trial may overwrite its own before they are sent.
+
+    After an attempt that failed no other is made for `retry_seconds`, or for ten times as long
+    as it took if that is longer: an outage costs training a tenth of its time at most.
+
+    Args:
+        folder: in the trial's own folder, so that it goes where the trial's checkpoints go.
+        run: the run that the records belong to.
+        send: hands one record to the store, or raises StoreUnavailableError.
+        retry_seconds: shortest pause after an attempt that failed.
+
+    Attributes:
+        records: what waits, oldest first; the `file` of a record is an absolute path.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: RunIdentity,
+        send: Callable[[Record], None],
+        *,
+        retry_seconds: float = 30.0,
+    ) -> None:
+        self._folder = folder.absolute()
+        self._lines = self._folder / "records.jsonl"
+        self._run, self._send, self._retry_seconds = run, send, retry_seconds
+        self._is_down = False
+        self._next_attempt = 0.0
+        self.records: tuple[Record, ...] = ()
+        if self._lines.exists():
+            self._load()
+
+    def submit(self, record: Record, *, at_once: bool = False) -> None:
+        """Send what waits and then `record`, or let it wait, too.
+
+        Args:
+            record: is kept, with a copy of its file, if the store does not answer.
+            at_once: make an attempt even soon after one that failed.
+        """
+        if not (self.flush(at_once=at_once) and self._attempt(record)):
+            self._append(record)
+
+    def flush(self, *, at_once: bool = False) -> bool:
+        """Send what waits; returns whether nothing waits any more."""
+        if at_once:
+            self._next_attempt = 0.0
+        n_sent = 0
+        try:
+            while n_sent < len(self.records) and self._attempt(self.records[n_sent]):
+                n_sent += 1
+        finally:
+            self._discard(self.records[:n_sent])
+        return not self.records
+
+    def _attempt(self, record: Record) -> bool:
+        started = time.monotonic()
+        if started < self._next_attempt:
+            return False
+        try:
+            self._send(record)
+        except StoreUnavailableError as error:
+            ended = time.monotonic()
+            self._next_attempt = ended + max(self._retry_seconds, 10 * (ended - started))
+            if not self._is_down:
+                logger.warning("%s; the run goes on, its log waits in %s", error, self._folder)
+            self._is_down = True
+            return False
+        if self._is_down:
+            logger.info("MLflow answers again; what waits in %s is being sent", self._folder)
+        self._is_down = False
+        return True
+
+    def _append(self, record: Record) -> None:
+        if not self.records:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._folder / "run.json", _IDENTITY.dump_json(self._run))
+        if not isinstance(record, Finish) and record.file is not None:
+            record = replace(record, file=self._copy(record.file))
+        with self._lines.open("ab") as lines:
+            lines.write(self._encode(record))
+            lines.flush()
+            os.fsync(lines.fileno())
+        older, self.records = self.records, (*self.records, record)
+        self._discard(r for r in older if _is_replaced(r, record))
+
+    def _discard(self, records: Iterable[Record]) -> None:
+        gone = list(records)
+        if not gone:
+            return
+        ids = {id(record) for record in gone}
+        self.records = tuple(record for record in self.records if id(record) not in ids)
+        if not self.records:
+            self._lines.unlink()  # first: a line never names a file that is gone
+            shutil.rmtree(self._folder)
+            return
+        self._rewrite()
+        # After the lines, for the same reason.
+        for record in gone:
+            if record.file is not None:
+                shutil.rmtree(record.file.parent)
+
+    def _load(self) -> None:
+        lines = self._lines.read_bytes().splitlines()
+        for line in lines:
+            try:
+                self.records = (*self.records, self._decode(line))
+            except ValidationError:
+                # A process that died while it wrote; the report it wrote is computed again.
+                logger.warning("%s: dropped a line that is cut short", self._lines)
+        if len(self.records) < len(lines):
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        write_atomically(self._lines, b"".join(self._encode(record) for record in self.records))
+
+    def _encode(self, record: Record) -> bytes:
+        # Relative, because the folder may be opened on another machine.
+        if not isinstance(record, Finish) and record.file is not None:
+            record = replace(record, file=record.file.relative_to(self._folder))
+        return _RECORD.dump_json(record) + b"\n"
+
+    def _decode(self, line: bytes) -> Record:
+        record = _RECORD.validate_json(line)
+        if isinstance(record, Finish) or record.file is None:
+            return record
+        return replace(record, file=self._folder / record.file)
+
+    def _copy(self, source: Path) -> Path:
+        # In a folder of its own, so that the name, which the artifact keeps, cannot clash.
+        folder = self._folder / uuid4().hex
+        folder.mkdir()
+        copy = folder / source.name
+        if source.is_dir():
+            shutil.copytree(source, copy)
+            return copy
+        write_atomically(copy, source.read_bytes())
+        return copy
+
+
+def waiting_run(folder: Path) -> RunIdentity | None:
+    """The run whose records wait in `folder`, or None if nothing waits there."""
+    if not (folder / "records.jsonl").exists():
+        return None
+    return _IDENTITY.validate_json((folder / "run.json").read_bytes())
+
+
+def _is_replaced(older: Record, newer: Record) -> bool:
+    """Whether both are uploads to one place, of which only the newer one is of use."""
+    return (
+        isinstance(older, Upload)
+        and isinstance(newer, Upload)
+        and older.artifact_path == newer.artifact_path
+    )

@@ -1,0 +1,166 @@
+"""What a trial's process calls to log: each step once, in order, also when MLflow is away."""
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+from gan.metric_names import D_LOSS
+from tuning.errors import StoreUnavailableError
+from tuning.outbox import (
+    Finish,
+    Outbox,
+    Record,
+    Report,
+    RunIdentity,
+    RunStatus,
+    Upload,
+    waiting_run,
+)
+from tuning.tracking import TrialRun
+
+_METRIC_NAME = re.compile(r"[A-Za-z0-9_./ -]{1,250}")
+
+
+class RunLog:
+    """The single writer of a trial's run.
+
+    The run is found by its tags, or made, when something is first sent: a trial that is retried,
+    moved or resumed goes on in its run.  Each step is logged exactly once: a process that starts
+    again from an older checkpoint computes steps again, and those that are in the run's history
+    of `d_loss`, or that wait, are passed over.
+
+    If MLflow does not answer, training goes on and what was to be logged waits in the outbox.
+
+    Report a step *before* its checkpoint is written: killed between the two, a trial computes
+    the step again, whereas one that begins after it would never report it.
+
+    Args:
+        uri: a store that `prepare_store` has prepared.
+        run: which run to write.
+        outbox: a folder beside the trial's checkpoints; made when something must wait.
+        retry_seconds: shortest pause after an attempt to which MLflow did not answer.
+
+    Attributes:
+        run_id: MLflow's id of the run; None until the store has answered.
+    """
+
+    def __init__(
+        self, uri: str, run: RunIdentity, outbox: Path, *, retry_seconds: float = 30.0
+    ) -> None:
+        self.run_id: str | None = None
+        self._uri, self._identity = uri, run
+        self._run: TrialRun | None = None
+        self._outbox = Outbox(outbox, run, self._send, retry_seconds=retry_seconds)
+        waiting = [record.step for record in self._outbox.records if isinstance(record, Report)]
+        self._reported_step = max(waiting, default=-1)
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, time_ms: int, grid: Path | None = None
+    ) -> None:
+        """Log the metrics of one step, and a grid of samples drawn at it.
+
+        Args:
+            step: updates of G; one that was reported before is passed over.
+            metrics: finite values by name, `d_loss` among them.
+            time_ms: when they were read, in milliseconds since 1970 (UTC).
+            grid: a PNG.
+
+        Raises:
+            ValueError: no `d_loss`, a value that is not finite, a name that is not legal.
+            FileNotFoundError: `grid` is not there.
+            TrackingError: the store refuses the report.
+        """
+        _check_metrics(step, metrics)
+        if grid is not None:
+            _require_exists(grid)
+        if step <= self._reported_step:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        self._outbox.submit(Report(step=step, time_ms=time_ms, metrics=values, file=grid))
+        self._reported_step = step
+
+    def artifact(self, local: Path, artifact_path: str) -> None:
+        """Upload a file, or what a folder holds; it replaces what lay at `artifact_path`.
+
+        Raises:
+            FileNotFoundError: `local` is not there.
+            TrackingError: the store refuses it.
+        """
+        _require_exists(local)
+        self._outbox.submit(Upload(file=local, artifact_path=artifact_path))
+
+    def finish(self, status: RunStatus, *, tags: Mapping[str, str]) -> None:
+        """Close the run, after all that waits; `pending` says whether the store took it.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            tags: `gan.cause` of a failure, `gan.stopped_early` of a trial that was stopped.
+
+        Raises:
+            ValueError: another status.
+            TrackingError: the store refuses a record.
+        """
+        if status not in get_args(RunStatus):
+            raise ValueError(f"status must be one of {get_args(RunStatus)}, got {status!r}")
+        time_ms = time.time_ns() // 1_000_000
+        end = Finish(status=status, time_ms=time_ms, tags=dict(tags))
+        self._outbox.submit(end, at_once=True)
+
+    def flush(self) -> None:
+        """Try now to send what waits.
+
+        Raises:
+            TrackingError: the store refuses a record.
+        """
+        self._outbox.flush(at_once=True)
+
+    def pending(self) -> int:
+        """Records that wait because the store does not answer."""
+        return len(self._outbox.records)
+
+    def _send(self, record: Record) -> None:
+        try:
+            if self._run is None:
+                self._run = TrialRun(self._uri, self._identity)
+                self.run_id = self._run.run_id
+            self._run.send(record)
+        except StoreUnavailableError:
+            # Whether the request took effect is unknown, so the run's history is read again.
+            self._run = None
+            raise
+        if isinstance(record, Finish):
+            # Whatever comes next, say a retry that finds this very outbox, opens the run again.
+            self._run = None
+
+
+def deliver(uri: str, outbox: Path) -> int:
+    """Send what waits in the outbox of a trial that is over; returns how many records still wait.
+
+    Raises:
+        TrackingError: the store refuses a record.
+    """
+    run = waiting_run(outbox)
+    if run is None:
+        return 0
+    log = RunLog(uri, run, outbox)
+    log.flush()
+    return log.pending()
+
+
+def _check_metrics(step: int, metrics: Mapping[str, float]) -> None:
+    # Here and not in the store alone, which is asked much later if it does not answer now.
+    if D_LOSS not in metrics:
+        raise ValueError(f"a report must have {D_LOSS}, got {sorted(metrics)} at step {step}")
+    for name, value in metrics.items():
+        if not _METRIC_NAME.fullmatch(name):
+            raise ValueError(f"a metric name must match {_METRIC_NAME.pattern}, got {name!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name} must be finite, got {value} at step {step}")
+
+
+def _require_exists(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"what is to be logged must exist, got {path}")

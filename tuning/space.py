@@ -1,0 +1,146 @@
+"""The search space: dotted config path -> dimension, checked against what it varies."""
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gan.config import RunConfig, flatten, to_dict, with_overrides
+from gan.errors import ConfigError
+from gan.randomness import stream_seed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        """Each value with the same probability."""
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def probes(self) -> tuple[Any, ...]:
+        """Values whose validity implies that of all others."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A real number in [low, high], uniform in itself or in its logarithm."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    def sample(self, rng: np.random.Generator) -> float:
+        """A draw from the interval."""
+        if self.is_log:
+            return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return float(rng.uniform(self.low, self.high))
+
+    def probes(self) -> tuple[float, float]:
+        """Values whose validity implies that of all others."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class IntegerRange:
+    """A whole number from low to high, both included."""
+
+    low: int
+    high: int
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """Each number with the same probability."""
+        return int(rng.integers(self.low, self.high + 1))
+
+    def probes(self) -> tuple[int, int]:
+        """Values whose validity implies that of all others."""
+        return self.low, self.high
+
+
+Dimension = Choice | Interval | IntegerRange
+Space = dict[str, Dimension]
+
+
+def parse_space(spec: Mapping[str, Mapping[str, list[Any]]], base: RunConfig) -> Space:
+    """The dimensions of `sweep.space`, each path and each value checked against `base`.
+
+    Raises:
+        ConfigError: with every path that leads nowhere and every value that `base` refuses.
+    """
+    space: Space = {}
+    problems: list[str] = []
+    known = flatten(to_dict(base))
+    for path, kinds in spec.items():
+        if path not in known:
+            close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            problems.append(f"sweep.space: there is no setting {path}{hint}")
+            continue
+        try:
+            space[path] = _dimension(path, kinds)
+            for value in space[path].probes():
+                with_overrides(base, {path: value})
+        except ConfigError as error:
+            problems.extend(f"sweep.space: {problem}" for problem in error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return space
+
+
+def random_point(space: Space, *, seed: int, index: int) -> dict[str, Any]:
+    """The settings of trial `index` of an independent random search.
+
+    They depend on `seed` and `index` alone, so a resumed sweep goes on with the same trials.
+    """
+    rng = np.random.default_rng(stream_seed(seed, f"trial/{index}"))
+    return {path: dimension.sample(rng) for path, dimension in space.items()}
+
+
+def grid_points(space: Space) -> list[dict[str, Any]]:
+    """Every combination; the path that is named last varies fastest.
+
+    Raises:
+        ConfigError: if a dimension is not a choice.
+    """
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*_axes(space))]
+
+
+def _axes(space: Space) -> Iterator[tuple[Any, ...]]:
+    for path, dimension in space.items():
+        if not isinstance(dimension, Choice):
+            raise ConfigError([f"sweep.space: {path}: a grid takes {{choice: [...]}} alone"])
+        yield dimension.values
+
+
+def _dimension(path: str, kinds: Mapping[str, list[Any]]) -> Dimension:
+    if len(kinds) != 1:
+        raise ConfigError([f"{path}: takes one of choice, uniform, loguniform, randint"])
+    ((kind, values),) = kinds.items()
+    if kind == "choice":
+        if not values:
+            raise ConfigError([f"{path}: choice must list at least one value"])
+        return Choice(tuple(values))
+    if kind not in ("uniform", "loguniform", "randint"):
+        raise ConfigError([f"{path}: takes choice, uniform, loguniform or randint, got {kind}"])
+    return _range(path, kind, values)
+
+
+def _range(path: str, kind: str, values: list[Any]) -> Dimension:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(values) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ConfigError([f"{path}: {kind} takes [low, high] with low < high, got {values}"])
+    low, high = numbers
+    if kind == "randint":
+        if not (float(low).is_integer() and float(high).is_integer()):
+            raise ConfigError([f"{path}: randint takes whole numbers, got {values}"])
+        return IntegerRange(int(low), int(high))
+    if kind == "loguniform" and low <= 0:
+        raise ConfigError([f"{path}: loguniform takes low > 0, got {values}"])
+    return Interval(float(low), float(high), is_log=kind == "loguniform")

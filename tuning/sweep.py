@@ -1,0 +1,287 @@
+"""A sweep from beginning to end, or from wherever it was left."""
+
+import contextlib
+import logging
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from gan.config import PipelineConfig, digest, flatten, to_dict, with_overrides
+from gan.datasets.splits import load_train_valid
+from gan.metric_names import PARZEN_LL_VALID
+from tuning import cluster
+from tuning.errors import SweepInterrupted, TuningError
+from tuning.ledger import Ledger
+from tuning.outbox import RunStatus
+from tuning.provenance import provenance
+from tuning.results import best_trial
+from tuning.run_log import deliver
+from tuning.space import Space, grid_points, parse_space
+from tuning.tracking import (
+    CAUSE_TAG,
+    close_run,
+    close_stragglers,
+    open_sweep,
+    prepare_store,
+    tracking_uri,
+)
+from tuning.trial import TrialSpec, end_trial
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialNews:
+    """What a watcher of a sweep is told.
+
+    Attributes:
+        trial: index.
+        report: its newest report.
+        has_ended: whether it was its last.
+    """
+
+    trial: int
+    report: Mapping[str, float]
+    has_ended: bool = False
+
+
+Watcher = Callable[[TrialNews], None]
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended as the tuner saw it: `error` in one line, or None."""
+
+    error: str | None
+
+
+def check_sweep(config: PipelineConfig) -> Space:
+    """The search space of a sweep, checked before anything is started.
+
+    Raises:
+        ConfigError: naming every problem by its dotted path.
+    """
+    space = parse_space(config.sweep.space, config.base)
+    if config.sweep.search == "grid":
+        grid_points(space)
+    return space
+
+
+def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None = None) -> str:
+    """Run what is missing of a sweep; returns the id of its MLflow run.
+
+    Args:
+        config: what to run.
+        folder: the sweep's ledger; one that exists is gone on with.
+        watcher: told of every report; must be quick.
+
+    Raises:
+        ConfigError: the space does not fit the configuration.
+        DatasetError: the images cannot be read.
+        TuningError: no cluster, no store, another process runs the sweep, or no trial succeeded.
+        SweepInterrupted: the user stopped it; it can be resumed.
+    """
+    space = check_sweep(config)
+    images, _ = load_train_valid(config.base.data)
+    ledger = Ledger(folder.absolute())
+    with ledger.lock():
+        ledger.open(config)
+        ledger.interruption.unlink(missing_ok=True)
+        _retry_lost_trials(ledger)
+        sweep = _Sweep(config, ledger, space, data_digest=images.digest)
+        with _stops_cleanly(ledger):
+            _run(sweep, watcher)
+    return sweep.parent_run_id
+
+
+def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
+    ledger = sweep.ledger
+    ends: dict[int, TrialEnd] = {}
+    try:
+        sweep.open()
+        ends = sweep.fit(watcher)
+    finally:
+        cluster.disconnect()  # every worker is gone now
+        if sweep.parent_run_id:
+            sweep.settle(ends)
+    if ledger.interruption.exists():
+        sweep.close("KILLED", "interrupted")
+        raise SweepInterrupted(
+            f"the sweep was stopped: go on with it by `gan sweep --resume {ledger.name}`"
+        )
+    if best_trial(ledger.results()) is None:
+        causes = {result.cause for result in ledger.results() if result.cause}
+        sweep.close("FAILED", "no trial has a score")
+        raise TuningError(f"no trial of {ledger.name} has a score: {'; '.join(sorted(causes))}")
+    sweep.close("FINISHED")
+
+
+class _Sweep:
+    """The driver's side of a running sweep."""
+
+    def __init__(
+        self, config: PipelineConfig, ledger: Ledger, space: Space, *, data_digest: str
+    ) -> None:
+        self.config, self.ledger, self.space = config, ledger, space
+        self.uri = tracking_uri()
+        self.tags = provenance() | {"gan.data_digest": data_digest}
+        self.experiment_id = self.parent_run_id = ""
+
+    def open(self) -> None:
+        """Prepare the store and join the cluster, side by side: each takes seconds."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            opening = pool.submit(self._open_store)
+            cluster.connect()
+            opening.result()
+        cfg = self.config.sweep
+        cluster.require_resources(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
+
+    def fit(self, watcher: Watcher | None) -> dict[int, TrialEnd]:
+        """Run the missing trials; how each of them ended, as the tuner saw it."""
+        from ray import tune
+
+        from tuning.search import LedgerSearch, build_proposer
+        from tuning.trainable import trainable
+        from tuning.tune_parts import Announcer, UntilInterrupted
+
+        cfg = self.config.sweep
+        search = LedgerSearch(
+            self.ledger,
+            build_proposer(cfg, self.space),
+            lambda index, overrides: {
+                "index": index,
+                "spec": self._worker_spec(index, overrides),
+            },
+        )
+        if not search.n_todo:
+            return {}
+        resources = {"cpu": cfg.cpus_per_trial, "gpu": cfg.gpus_per_trial}
+        with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=self._scheduler(),
+                    num_samples=search.n_todo,
+                    reuse_actors=True,
+                    time_budget_s=cfg.time_budget_seconds,
+                    trial_dirname_creator=lambda trial: f"{trial.config['index']:04d}",
+                ),
+                run_config=tune.RunConfig(
+                    name=self.ledger.name,
+                    storage_path=scratch,
+                    stop=UntilInterrupted(self.ledger.interruption),
+                    failure_config=tune.FailureConfig(max_failures=cfg.max_retries),
+                    callbacks=[Announcer(watcher)] if watcher else [],
+                    verbose=0,
+                ),
+            )
+            results = tuner.fit()
+        return {r.config["index"]: TrialEnd(_one_line(r.error)) for r in results if r.config}
+
+    def settle(self, ends: Mapping[int, TrialEnd]) -> None:
+        """Close what workers that are gone left open, on disk and in MLflow."""
+        is_interrupted = self.ledger.interruption.exists()
+        for index, overrides in self.ledger.proposals().items():
+            if self.ledger.result(index) is None and index in ends and not is_interrupted:
+                spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
+                end_trial(spec, error=ends[index].error)
+            deliver(self.uri, self.ledger.trial_folder(index) / "outbox")
+        cause = "interrupted" if is_interrupted else "its process was lost"
+        close_stragglers(self.uri, self.parent_run_id, "KILLED", cause=cause)
+
+    def close(self, status: RunStatus, cause: str | None = None) -> None:
+        """Close the parent run."""
+        tags = {CAUSE_TAG: cause} if cause else {}
+        winner = best_trial(self.ledger.results())
+        if winner is not None and winner.best is not None:
+            tags["gan.best_trial"] = str(winner.trial)
+            tags[f"gan.best_{PARZEN_LL_VALID}"] = f"{winner.best[PARZEN_LL_VALID]:.2f}"
+        close_run(self.uri, self.parent_run_id, status, tags=tags)
+
+    def _open_store(self) -> None:
+        self.experiment_id = prepare_store(self.uri, self.config.name)
+        self.parent_run_id = open_sweep(
+            self.uri,
+            self.experiment_id,
+            sweep=self.ledger.name,
+            params=flatten(to_dict(self.config)),
+            tags=self.tags | {"gan.config_digest": digest(self.config)},
+        )
+
+    def _scheduler(self) -> "TrialScheduler":
+        from ray.tune.schedulers import FIFOScheduler
+
+        from tuning.asha import ResumableASHA
+
+        cfg = self.config.sweep
+        if cfg.scheduler == "fifo":
+            return FIFOScheduler()
+        asha = ResumableASHA(
+            grace_steps=cfg.grace_steps,
+            max_steps=self.config.base.train.n_steps,
+            reduction_factor=cfg.reduction_factor,
+        )
+        for index in self.ledger.proposals():
+            asha.replay(index, self.ledger.history(index))
+        return asha
+
+    def _worker_spec(self, index: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        base = self.config.base
+        run = with_overrides(base, {"seed": base.seed + index, **overrides})
+        return {
+            "ledger": str(self.ledger.folder),
+            "index": index,
+            "overrides": dict(overrides),
+            "run": to_dict(run),
+            "uri": self.uri,
+            "experiment_id": self.experiment_id,
+            "parent_run_id": self.parent_run_id,
+            "tags": self.tags,
+            "threads": max(1, int(self.config.sweep.cpus_per_trial)),
+        }
+
+
+def _retry_lost_trials(ledger: Ledger) -> None:
+    """Let trials be tried again whose failure was not of their own making."""
+    for result in ledger.results():
+        if result.status == "failed" and not result.is_final:
+            ledger.forget_failure(result.trial)
+
+
+@contextlib.contextmanager
+def _stops_cleanly(ledger: Ledger) -> Iterator[None]:
+    """Take the first Ctrl-C (or SIGTERM) as a wish to stop; the second one kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can have handlers
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        ledger.interruption.touch()
+        signal.signal(signum, old[signal.Signals(signum)])
+        logger.warning("stopping after the reports under way; once more to stop at once")
+
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in old:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _one_line(error: Exception | None) -> str | None:
+    if error is None:
+        return None
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

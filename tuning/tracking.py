@@ -1,0 +1,390 @@
+"""MLflow: a sweep is a parent run, a trial a child run, and each run has one writer.
+
+The driver prepares the store, opens and closes the parent run, and closes what processes that
+died left open.  A trial's own process writes its run (`tuning.run_log`).  Tags tell runs apart:
+`gan.kind` (sweep or trial), `gan.sweep` and `gan.trial`; `gan.cause` says why a run failed.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from gan.metric_names import D_LOSS
+from tuning.errors import StoreUnavailableError, TrackingError
+from tuning.outbox import (
+    Finish,
+    Record,
+    Report,
+    RunIdentity,
+    RunStatus,
+    Upload,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from PIL.Image import Image
+
+KIND_TAG = "gan.kind"
+SWEEP_TAG = "gan.sweep"
+TRIAL_TAG = "gan.trial"
+CAUSE_TAG = "gan.cause"
+"""Why a run is FAILED or KILLED, in one sentence."""
+STOPPED_EARLY_TAG = "gan.stopped_early"
+"""Which scheduler stopped a FINISHED run before its last step."""
+PARENT_TAG = "mlflow.parentRunId"
+
+GRID_KEY = "samples"
+"""Name under which a run's sample grids lie on the step slider of MLflow's UI."""
+
+_ENVIRONMENT = {
+    # MLflow's own patience (7 retries of 120 s each) would hold up training for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # Standard output belongs to `gan --json`.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_VALUE_LENGTH = 5_000  # of a param or tag; MLflow's limits are 6,000 and 8,000 characters
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+_TRY_LATER = (401, 403, 404, 408, 409, 425, 429)  # mended by a login, a proxy, or time
+
+
+def tracking_uri() -> str:
+    """The store in use: `MLFLOW_TRACKING_URI`, or MLflow's own default in the working folder.
+
+    A SQLite path is made absolute, since workers have other working folders.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if not uri.startswith("sqlite:///"):
+        return uri
+    here = Path(str(Path.cwd()).replace("%", "%25"))  # in a URI % begins a code
+    return f"sqlite:///{here / uri.removeprefix('sqlite:///')}"
+
+
+def prepare_store(uri: str, experiment: str) -> str:
+    """The id of an experiment, made if need be, in a store that is known to take writes.
+
+    Call it once before any worker starts: a new database needs seconds for its tables, and two
+    processes must not make them at once.
+
+    Raises:
+        TrackingError: the store or its artifact folder cannot be reached or written, or the
+            experiment was deleted.
+    """
+    with _store(uri) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            found = client.get_experiment(client.create_experiment(experiment))
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"experiment {experiment!r} was deleted: bring it back with `mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}`, or choose another name"
+        )
+    _require_writable(found.artifact_location)
+    return str(found.experiment_id)
+
+
+def open_sweep(
+    uri: str,
+    experiment_id: str,
+    *,
+    sweep: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> str:
+    """The id of the sweep's parent run, RUNNING: the one it has already, or a new one.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with _store(uri) as client:
+        run, _ = _open_run(
+            client,
+            experiment_id,
+            identity={KIND_TAG: "sweep", SWEEP_TAG: sweep},
+            name=sweep,
+            params=params,
+            tags=tags,
+        )
+    return str(run.info.run_id)
+
+
+def close_run(uri: str, run_id: str, status: RunStatus, *, tags: Mapping[str, str]) -> None:
+    """Give a run its final status and tags.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with _store(uri) as client:
+        _close(client, run_id, status, tags, _now_ms())
+
+
+def close_stragglers(uri: str, parent_run_id: str, status: RunStatus, *, cause: str) -> int:
+    """Close every child run that is still RUNNING; returns how many there were.
+
+    For trials whose process died.  `tuning.run_log.deliver` comes first: an outbox may hold the
+    true end of its trial.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with _store(uri) as client:
+        experiment = client.get_run(parent_run_id).info.experiment_id
+        condition = f"tags.`{PARENT_TAG}` = '{parent_run_id}' and attributes.status = 'RUNNING'"
+        page = client.search_runs([experiment], condition)
+        stragglers = list(page)
+        while page.token:
+            page = client.search_runs([experiment], condition, page_token=page.token)
+            stragglers += page
+        for run in stragglers:
+            _close(client, run.info.run_id, status, {CAUSE_TAG: cause}, _now_ms())
+    return len(stragglers)
+
+
+class TrialRun:
+    """A trial's run in a store that answers: found by its tags, or made, and RUNNING.
+
+    Args:
+        uri: a store that `prepare_store` has prepared.
+        identity: which run.
+
+    Raises:
+        StoreUnavailableError: the store does not answer.
+        TrackingError: it refuses the request.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+    """
+
+    def __init__(self, uri: str, identity: RunIdentity) -> None:
+        parent = identity.parent_run_id
+        with _store(uri) as client:
+            run, is_new = _open_run(
+                client,
+                identity.experiment_id,
+                identity={
+                    KIND_TAG: "trial",
+                    SWEEP_TAG: identity.sweep,
+                    TRIAL_TAG: identity.trial,
+                },
+                name=identity.run_name,
+                params=identity.params,
+                tags=identity.tags | ({PARENT_TAG: parent} if parent else {}),
+            )
+            self.run_id = str(run.info.run_id)
+            self._logged_step = -1 if is_new else _last_step(client, self.run_id)
+        self._uri, self._client, self._run = uri, client, run
+        self._may_have_grid = not is_new
+
+    def send(self, record: Record) -> None:
+        """Log one record; a report whose step is in the run's history is passed over.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+            TrackingError: it refuses the record.
+        """
+        # Before the store is asked: a damaged picture is no outage.
+        grid = _read_image(record.file) if isinstance(record, Report) and record.file else None
+        with _store(self._uri, self._client) as client:
+            match record:
+                case Report():
+                    self._send_report(record, grid)
+                case Upload():
+                    _upload(client, self._run, record.file, record.artifact_path)
+                case Finish():
+                    _close(client, self.run_id, record.status, record.tags, record.time_ms)
+
+    def _send_report(self, report: Report, grid: "Image | None") -> None:
+        """Send the grid first and the metrics, one transaction, last: they mark the step as done.
+
+        A process that died between the two leaves a grid without metrics; as steps are sent in
+        order, only the first report that is new to the run can meet one.
+        """
+        from mlflow.entities import Metric
+
+        step, time_ms = report.step, report.time_ms
+        if step <= self._logged_step:
+            return
+        if grid and not (self._may_have_grid and _has_grid(self._client, self.run_id, step)):
+            self._client.log_image(
+                self.run_id, grid, key=GRID_KEY, step=step, timestamp=time_ms, synchronous=True
+            )
+        metrics = [Metric(name, value, time_ms, step) for name, value in report.metrics.items()]
+        self._client.log_batch(self.run_id, metrics=metrics)
+        self._logged_step, self._may_have_grid = step, False
+
+
+@contextmanager
+def _store(uri: str, client: "MlflowClient | None" = None) -> Iterator["MlflowClient"]:
+    """A client of the store; whatever it raises becomes a TrackingError of one line."""
+    try:
+        yield client or _connect(uri)
+    except _store_errors() as error:
+        kind = TrackingError if _is_refusal(error) else StoreUnavailableError
+        where = re.sub(r"//[^/@]*@", "//***@", uri)  # it may hold a password
+        raise kind(f"MLflow at {where} cannot be used: {_reason(error)}") from error
+
+
+def _connect(uri: str) -> "MlflowClient":
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    # It reports every failed statement with a traceback; ours is one line an outage.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
+        _knock(uri)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _knock(uri: str) -> None:
+    """Raise at once if a database does not let us in; MLflow would try ten times, for minutes."""
+    from sqlalchemy import NullPool, create_engine, make_url
+
+    url = make_url(uri)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        if is_sqlite:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 20000")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails if the file is read-only
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises when it fails; OSError has those of requests and of the file system."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; of urllib3's errors within errors, the innermost."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    _, nested, innermost = line.rpartition("Caused by ")
+    return innermost.rpartition(": ")[2].rstrip("\"')") if nested else line[:300]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the same request would fail again, so that waiting is of no use."""
+    from requests import HTTPError
+
+    if isinstance(error, HTTPError) and error.response is not None:
+        status = int(error.response.status_code)
+        return 400 <= status < 500 and status not in _TRY_LATER
+    if isinstance(error, ModuleNotFoundError):  # a database's driver
+        return True
+    return getattr(error, "error_code", None) in _REFUSALS
+
+
+def _open_run(
+    client: "MlflowClient",
+    experiment_id: str,
+    *,
+    identity: Mapping[str, str],
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> tuple["Run", bool]:
+    """The run that `identity` marks, RUNNING, with its params and tags; and whether it is new."""
+    from mlflow.entities import Param, RunTag
+
+    wanted = {key: value[:_VALUE_LENGTH] for key, value in {**tags, **identity}.items()}
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    oldest_first = ["attributes.start_time ASC"]
+    found = client.search_runs([experiment_id], condition, max_results=1, order_by=oldest_first)
+    run = found[0] if found else client.create_run(experiment_id, tags=wanted, run_name=name)
+    run_id = run.info.run_id
+    if run.info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")
+        for outdated in {CAUSE_TAG, STOPPED_EARLY_TAG} & run.data.tags.keys():
+            client.delete_tag(run_id, outdated)
+    # A process may have died after it made the run, so neither params nor tags are taken as read.
+    new_params = [
+        Param(key, str(value)[:_VALUE_LENGTH])
+        for key, value in params.items()
+        if key not in run.data.params
+    ]
+    new_tags = [RunTag(k, v) for k, v in wanted.items() if run.data.tags.get(k) != v]
+    client.log_batch(run_id, params=new_params, tags=new_tags)
+    return run, not found
+
+
+def _close(
+    client: "MlflowClient", run_id: str, status: RunStatus, tags: Mapping[str, str], time_ms: int
+) -> None:
+    from mlflow.entities import RunTag
+
+    values = [RunTag(key, value[:_VALUE_LENGTH]) for key, value in tags.items()]
+    client.log_batch(run_id, tags=values)
+    client.set_terminated(run_id, status, end_time=time_ms)
+
+
+def _last_step(client: "MlflowClient", run_id: str) -> int:
+    """The last step in a run's history, or -1."""
+    return max((int(m.step) for m in client.get_metric_history(run_id, D_LOSS)), default=-1)
+
+
+def _has_grid(client: "MlflowClient", run_id: str, step: int) -> bool:
+    # MLflow writes the preview last: without it the picture is not complete.
+    name = re.compile(rf"images/{GRID_KEY}\+step\+{step}\+.*\+compressed\.webp")
+    return any(name.fullmatch(info.path) for info in client.list_artifacts(run_id, "images"))
+
+
+def _upload(client: "MlflowClient", run: "Run", source: Path, target: str) -> None:
+    """Upload first and remove what is left over afterwards, so that there is always something."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    run_id = run.info.run_id
+    if not source.is_dir():
+        client.log_artifact(run_id, str(source), target)
+        return
+    client.log_artifacts(run_id, str(source), target)
+    artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+    for left_over in list(_left_over(client, run_id, target, source)):
+        artifacts.delete_artifacts(left_over)
+
+
+def _left_over(client: "MlflowClient", run_id: str, path: str, source: Path) -> Iterator[str]:
+    for info in client.list_artifacts(run_id, path):
+        twin = source / Path(info.path).name
+        if info.is_dir and twin.is_dir():
+            yield from _left_over(client, run_id, info.path, twin)
+        elif not twin.exists():
+            yield info.path
+
+
+def _require_writable(location: str) -> None:
+    """Refuse an artifact folder on this machine that cannot be written; any other is remote."""
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return
+    folder = Path(url2pathname(parts.path) if parts.scheme else location)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrackingError(f"artifact folder {folder} must be writable: {error}") from error
+
+
+def _read_image(path: Path) -> "Image":
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

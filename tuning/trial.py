@@ -1,0 +1,262 @@
+"""One trial: train, score, log and checkpoint, from wherever it was left.
+
+The same code runs inside a Ray worker, under `gan train`, and in a test.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan.algorithm1 import Progress
+from gan.checkpoint import load_newest, prune_checkpoints, save_checkpoint
+from gan.config import DataConfig, digest, flatten, run_config
+from gan.datasets.images import ImageSet
+from gan.datasets.splits import load_train_valid
+from gan.errors import ConfigError, DatasetError, DivergedError
+from gan.metric_names import (
+    D_FAKE_MEAN,
+    D_LOSS,
+    D_REAL_MEAN,
+    G_LOSS,
+    IMAGES_PER_SECOND,
+    IMAGES_SEEN,
+    LEARNING_RATE,
+    PARZEN_LL_VALID,
+    PARZEN_LL_VALID_SE,
+    PARZEN_SIGMA,
+)
+from gan.run import Run, score_samples, unit_pixels
+from gan.sampling import save_png, tile
+from tuning.ledger import Ledger, TrialResult, TrialStatus, best_report
+from tuning.outbox import RunIdentity
+from tuning.run_log import RunLog
+from tuning.tracking import CAUSE_TAG, STOPPED_EARLY_TAG
+
+logger = logging.getLogger(__name__)
+
+GRID_IMAGES = 100
+STOPPED_BY_SCHEDULER = "asha"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """What a worker needs to know of a trial; every field is a JSON value.
+
+    Attributes:
+        ledger: folder of the sweep.
+        index: of the trial in the sweep.
+        overrides: dotted path -> value, as the search proposed them.
+        run: the whole run configuration, `overrides` included.
+        uri: of the MLflow store.
+        experiment_id: MLflow's.
+        parent_run_id: of the sweep's run; None for a run on its own.
+        tags: of the trial's run.
+        threads: of torch.
+        device: `cpu` or `cuda`.
+    """
+
+    ledger: str
+    index: int
+    overrides: dict[str, Any]
+    run: dict[str, Any]
+    uri: str
+    experiment_id: str
+    parent_run_id: str | None
+    tags: dict[str, str]
+    threads: int
+    device: str
+
+
+@dataclass
+class _Journal:
+    """What a trial carries from checkpoint to checkpoint beside its tensors."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    elapsed_seconds: float = 0.0
+
+
+def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
+    """Train a trial to its end, yielding every report.
+
+    A trial that is closed before its end (its scheduler stopped it) is recorded as such, unless
+    the whole sweep is being interrupted; then it is left to be resumed.
+
+    Raises:
+        CheckpointError: if a checkpoint cannot be written.
+    """
+    torch.set_num_threads(spec.threads)
+    trial = _Trial(spec)
+    try:
+        yield from trial.reports()
+    except GeneratorExit:
+        if trial.ledger.interruption.exists():
+            trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
+        else:
+            trial.end("stopped", cause=STOPPED_BY_SCHEDULER)
+        raise
+    except (ConfigError, DatasetError, DivergedError) as error:
+        # The same seed and data fail again: a retry would only repeat it.
+        logger.warning("trial %d failed: %s", spec.index, error)
+        trial.end("failed", cause=str(error))
+    except Exception as error:
+        trial.log.finish("FAILED", tags={CAUSE_TAG: f"{type(error).__name__}: {error}"})
+        raise
+    else:
+        trial.end("finished", cause=None)
+
+
+def end_trial(spec: TrialSpec, *, error: str | None) -> None:
+    """Record the end of a trial whose process is gone before it could.
+
+    Args:
+        spec: the trial.
+        error: why it failed after its last retry; None if it was stopped early.
+    """
+    trial = _Trial(spec)
+    meta = trial.ledger.newest_meta(spec.index)
+    trial.journal = _Journal(
+        history=meta.get("history", []), elapsed_seconds=meta.get("elapsed_seconds", 0.0)
+    )
+    if error is None:
+        trial.end("stopped", cause=STOPPED_BY_SCHEDULER)
+    else:
+        trial.end("failed", cause=error, is_final=False)
+
+
+class _Trial:
+    def __init__(self, spec: TrialSpec) -> None:
+        self.spec, self.cfg = spec, run_config(spec.run)
+        self.ledger = Ledger(Path(spec.ledger))
+        self.folder = self.ledger.trial_folder(spec.index)
+        self.log = RunLog(spec.uri, self._identity(), self.folder / "outbox")
+        self.journal = _Journal()
+
+    def reports(self) -> Iterator[dict[str, float]]:
+        images, valid_images = load_data(self.cfg.data)
+        run = Run(self.cfg, images, device=self.spec.device)
+        valid = unit_pixels(valid_images, device=self.spec.device)
+        checkpoint = load_newest(self.checkpoints)
+        if checkpoint is not None:
+            run.set_state(checkpoint.tensors)
+            self.journal = _Journal(**checkpoint.meta)
+            yield self.journal.history[-1]  # what the scheduler would otherwise never learn
+        images_seen = self.journal.history[-1][IMAGES_SEEN] if self.journal.history else 0
+        resumed_at = time.monotonic() - self.journal.elapsed_seconds
+        asked_at = time.monotonic()
+        for progress in run.train():
+            seconds = time.monotonic() - asked_at
+            report = _metrics(
+                progress, seconds=seconds, n_images=progress.images_seen - int(images_seen)
+            )
+            images_seen = progress.images_seen
+            is_scored = run.is_scored_at(progress.step)
+            grid = None
+            if is_scored:
+                scores, grid = self._score(run, valid)
+                report |= scores
+            metrics = {name: value for name, value in report.items() if name != "step"}
+            # Logged before it is checkpointed: see RunLog.
+            time_ms = time.time_ns() // 1_000_000
+            self.log.report(progress.step, metrics, time_ms=time_ms, grid=grid)
+            self.journal.history.append(report)
+            self.journal.elapsed_seconds = time.monotonic() - resumed_at
+            if is_scored:
+                self._checkpoint(run)
+            yield report
+            asked_at = time.monotonic()
+
+    def end(self, status: TrialStatus, *, cause: str | None, is_final: bool = True) -> None:
+        """Record how the trial ended, on disk and in MLflow."""
+        self.ledger.write_result(
+            TrialResult(
+                trial=self.spec.index,
+                status=status,
+                cause=cause,
+                is_final=is_final,
+                overrides=self.spec.overrides,
+                seed=self.cfg.seed,
+                run_id=self.log.run_id or "",
+                elapsed_seconds=self.journal.elapsed_seconds,
+                history=self.journal.history,
+            )
+        )
+        if status == "failed":
+            self.log.finish("FAILED", tags={CAUSE_TAG: cause or "unknown"})
+        else:
+            tags = {STOPPED_EARLY_TAG: cause} if status == "stopped" and cause else {}
+            self.log.finish("FINISHED", tags=tags)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def _score(self, run: Run, valid: torch.Tensor) -> tuple[dict[str, float], Path]:
+        cfg = self.cfg.evaluation
+        sampler = run.generator().sampler()
+        samples = sampler.sample(cfg.n_samples, seed=self.cfg.seed)
+        grid = self.folder / "samples.png"
+        save_png(tile(samples[:GRID_IMAGES], columns=10), grid, zoom=2)
+        score = score_samples(samples, valid, valid=valid, cfg=cfg)
+        scores = {
+            PARZEN_LL_VALID: score.mean,
+            PARZEN_LL_VALID_SE: score.standard_error,
+            PARZEN_SIGMA: score.sigma,
+        }
+        return scores, grid
+
+    def _checkpoint(self, run: Run) -> None:
+        best = best_report(self.journal.history)
+        meta = {"history": self.journal.history, "elapsed_seconds": self.journal.elapsed_seconds}
+        step = run.gan.step
+        path = save_checkpoint(self.checkpoints, step=step, tensors=run.state(), meta=meta)
+        best_step = int(best["step"]) if best else step
+        prune_checkpoints(
+            self.checkpoints, keep=self.cfg.evaluation.keep_checkpoints, also=[best_step]
+        )
+        self.log.artifact(path, "checkpoints/last")
+        if best_step == step:
+            self.log.artifact(path, "checkpoints/best")
+
+    def _identity(self) -> RunIdentity:
+        spec = self.spec
+        varied = ", ".join(
+            f"{path.split('.')[-1]}={_short(value)}" for path, value in spec.overrides.items()
+        )
+        return RunIdentity(
+            experiment_id=spec.experiment_id,
+            sweep=self.ledger.name,
+            trial=str(spec.index),
+            parent_run_id=spec.parent_run_id,
+            run_name=f"{spec.index:04d} {varied}".strip(),
+            params=flatten(spec.run),
+            tags=spec.tags | {"gan.config_digest": digest(self.cfg)},
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
+    """The training and validation images, read once in the life of a reused worker."""
+    return load_train_valid(data)
+
+
+def _metrics(progress: Progress, *, seconds: float, n_images: int) -> dict[str, float]:
+    return {
+        "step": progress.step,
+        D_LOSS: progress.d_loss,
+        G_LOSS: progress.g_loss,
+        D_REAL_MEAN: progress.d_real_mean,
+        D_FAKE_MEAN: progress.d_fake_mean,
+        LEARNING_RATE: progress.learning_rate,
+        IMAGES_SEEN: progress.images_seen,
+        IMAGES_PER_SECOND: n_images / seconds,
+    }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

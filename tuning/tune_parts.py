@@ -1,0 +1,67 @@
+"""The two small objects through which the tuner talks to the sweep."""
+
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+
+from tuning.sweep import TrialNews, Watcher
+
+
+class UntilInterrupted(Stopper):
+    """Stops every trial once a file exists.
+
+    A file rather than a flag in memory: the tuner pickles its stopper, and the workers look at the
+    same file to tell a stopped sweep from a stopped trial.
+    """
+
+    def __init__(self, interruption: Path) -> None:
+        self._interruption = interruption
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped on its own."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the file exists."""
+        return self._interruption.exists()
+
+
+class Announcer(Callback):
+    """Hands every report to a watcher."""
+
+    def __init__(self, watcher: Watcher | None) -> None:
+        self._watcher = watcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the watcher behind: it may hold a terminal, and the pickled copy is never read."""
+        return {"_watcher": None}
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Called by the tuner for every report."""
+        self._announce(trial, result, has_ended=False)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by the tuner when a trial has ended without an error."""
+        self._announce(trial, trial.last_result, has_ended=True)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by the tuner when a trial has failed for the last time."""
+        self._announce(trial, trial.last_result, has_ended=True)
+
+    def _announce(self, trial: Trial, result: dict[str, Any], *, has_ended: bool) -> None:
+        if self._watcher is not None:
+            index = trial.config["index"]
+            self._watcher(TrialNews(trial=index, report=result, has_ended=has_ended))
