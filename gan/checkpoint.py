@@ -49,7 +49,7 @@ def save_checkpoint(
     Raises:
         CheckpointError: if it cannot be written (disk full, no permission).
     """
-    path = folder / f"step_{step:08d}"
+    path = checkpoint_path(folder, step=step)
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with new_folder(path) as scratch:
@@ -63,6 +63,11 @@ def save_checkpoint(
             f"the ones before it are whole"
         ) from error
     return path
+
+
+def checkpoint_path(folder: Path, *, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step_{step:08d}"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

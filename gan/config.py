@@ -5,12 +5,14 @@ The way of a value is always preset YAML -> `--set train.learning_rate=0.05` -> 
 paper's MNIST run (Goodfellow et al., 2014, with the hyper-parameters of its released code).
 """
 
+import copy
 import dataclasses
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -18,7 +20,10 @@ from pydantic.dataclasses import dataclass
 
 from gan.errors import ConfigError
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Units = Annotated[int, Field(ge=1)]
+"""Units of one layer."""
 
 PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
 """Distributions of z; `gan.priors` states the support, mean and variance of each."""
@@ -46,7 +51,7 @@ class PriorConfig:
     """Coordinates of z."""
     spherical_radius: Literal["unit", "sqrt_dim"] = "unit"
     """Norm of a spherical z: 1 as in the released code, or the square root of `dim`."""
-    truncation: float = Field(default=2.0, gt=0)
+    truncation: float = Field(default=2.0, ge=0.01)
     """Standard deviations at which `truncated_normal` is cut, before it is rescaled."""
     n_components: int = Field(default=10, ge=2)
     """Gaussians in `mixture`, of equal weight."""
@@ -58,7 +63,7 @@ class PriorConfig:
 class GeneratorConfig:
     """G: ReLU hidden layers, sigmoid output, noise at the bottom only."""
 
-    hidden: tuple[int, ...] = (1200, 1200)
+    hidden: tuple[Units, ...] = (1200, 1200)
     """Units of each hidden layer."""
     batch_norm: bool = False
     """Batch normalisation before each ReLU; not in the paper."""
@@ -74,7 +79,7 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """D: maxout hidden layers with dropout, one logit out."""
 
-    hidden: tuple[int, ...] = (240, 240)
+    hidden: tuple[Units, ...] = (240, 240)
     """Units of each hidden layer."""
     activation: Literal["maxout", "leaky_relu"] = "maxout"
     """Hidden units: maxout as in the paper, or ReLU with slope 0.2 below zero."""
@@ -126,13 +131,13 @@ class TrainConfig:
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Adam's decay of the second moment."""
     average_decay: float = Field(default=0.0, ge=0, lt=1)
-    """Decay an update of the exponential average of G that is sampled; 0: G itself."""
+    """Decay an update of the exponential average of G that is sampled; 0: G itself (the paper)."""
     report_every: int = Field(default=500, ge=1)
     """Updates of G between two reports of the losses."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the matrix products; parameters and losses stay float32."""
     compile: bool = False
-    """Fuse both losses with torch.compile; pays off on a GPU and in long runs."""
+    """Fuse the passes through both nets with torch.compile; pays off on a GPU, in long runs."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -238,19 +243,37 @@ def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) ->
     Raises:
         ConfigError: with every problem found, each by its dotted path.
     """
-    tree = json.loads(json.dumps(settings))
+    tree = copy.deepcopy(dict(settings))
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not (path and equals):
             raise ConfigError([f"--set takes path=value, got {assignment!r}"])
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError([f"{path}: not a YAML value: {text!r}"]) from error
         in_pipeline = path.split(".")[0] in field_names(PipelineConfig)
         set_path(tree, path if in_pipeline else f"base.{path}", value)
     config: PipelineConfig = _validate(PipelineConfig, tree)
     return config
+
+
+class _Yaml(yaml.SafeLoader):
+    pass
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text, with 1e-3 a number as in YAML 1.2; PyYAML alone reads a string.
+
+    Raises:
+        yaml.YAMLError: if the text is not YAML.
+    """
+    return _Yaml(text).get_single_data()
 
 
 def run_config(settings: Mapping[str, Any]) -> RunConfig:

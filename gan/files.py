@@ -34,8 +34,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A scratch folder that becomes `path` in one step when the block ends without an error.
 
-    A folder that stood at `path` is replaced.  On an error the scratch folder is removed and `path`
-    stays as it was.
+    A folder that stood at `path` is replaced.  On an error the scratch folder is removed and
+    `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

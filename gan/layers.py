@@ -12,16 +12,17 @@ def dropout_mask(n: int, width: int, *, drop: float, rng: torch.Generator) -> Te
 
     One 64-bit draw serves four units, with 16 bits each: a third of the time of `bernoulli_`.
 
-    Differs: `drop` is rounded to a multiple of 2^-16, and the scale is the exact inverse of the
-    rounded value, so the expectation of a factor is 1.
+    Differs: `drop` is rounded to a multiple of 2^-16 below 1, and the scale is the exact inverse of
+    the rounded value, so the expectation of a factor is 1.
     """
     n_words = math.ceil(n * width / 4)
     words = torch.empty(n_words, dtype=torch.int64, device=rng.device)
     words.random_(torch.iinfo(torch.int64).min, None, generator=rng)
     bits = words.view(torch.int16)[: n * width].view(n, width)
-    n_kept_values = round((1 - drop) * 2**16)
+    n_kept_values = max(1, round((1 - drop) * 2**16))
     mask = torch.empty(n, width, device=rng.device)
-    torch.lt(bits, n_kept_values - 2**15, out=mask)  # straight to float: no pass through bool
+    # Straight to float: no pass through bool.  `le`: the bound must be an int16 even at drop = 0.
+    torch.le(bits, n_kept_values - 2**15 - 1, out=mask)
     return mask.mul_(2**16 / n_kept_values)
 
 

@@ -1,5 +1,6 @@
 """Samples of a generator, and pictures of them."""
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,10 @@ from torch import Tensor
 from gan.nets import Generator
 from gan.priors import Prior
 from gan.randomness import stream
+
+
+NOISE_BLOCK = 1000
+"""Draws of z at a time.  Another size would change the images that a seed gives."""
 
 
 class Sampler(Protocol):
@@ -29,7 +34,7 @@ class GeneratorSampler:
         G: generator in evaluation mode.
         prior: distribution of z.
         image_shape: (channels, height, width).
-        batch_size: samples of one pass; bounds memory.
+        batch_size: samples of one pass; bounds memory, does not change the images.
     """
 
     def __init__(
@@ -44,19 +49,20 @@ class GeneratorSampler:
             raise ValueError("G must be in evaluation mode, got a net in training mode")
         self.G, self.prior, self.image_shape, self.batch_size = G, prior, image_shape, batch_size
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: a classifier may be trained on the samples
     def sample(self, n: int, seed: int) -> Tensor:
         """Draw n images, [n, channels, height, width] in [0, 1]; same seed, same images.
 
-        z comes from the stream "samples" of `seed`, one after the other, so that the first images
-        do not depend on n.
+        z comes from the stream "samples" of `seed`, in blocks of one size whatever is asked for,
+        so that the first images depend on neither n nor `batch_size`.
         """
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
         rng = stream(seed, "samples", next(self.G.parameters()).device)
-        parts = []
-        for done in range(0, n, self.batch_size):
-            z = self.prior.sample(self.batch_size, rng)  # always a whole batch: same z for any n
-            parts.append(self.G(z[: n - done]))
-        return torch.cat(parts).view(n, *self.image_shape)
+        blocks = [self.prior.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))]
+        z = torch.cat(blocks)[:n]
+        images = torch.cat([self.G(part) for part in z.split(self.batch_size)])
+        return images.view(n, *self.image_shape)
 
 
 def tile(images: Tensor, *, columns: int, gap: int = 2) -> NDArray[np.uint8]:

@@ -1,12 +1,15 @@
 """A generator on disk: weights as safetensors, configuration as JSON."""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from gan.config import RunConfig, run_config, to_dict
 from gan.errors import CheckpointError
@@ -44,6 +47,23 @@ def save_generator(folder: Path, saved: SavedGenerator) -> None:
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
     settings = {"image_shape": list(saved.image_shape), "run": to_dict(saved.config)}
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def generator_from_state(
+    state: Mapping[str, Tensor], config: RunConfig, *, image_shape: tuple[int, int, int]
+) -> SavedGenerator:
+    """The generator in a training state: the average of G if the run kept one, else G itself.
+
+    Args:
+        state: as from `gan.model.Gan.state`, or a checkpoint's tensors.
+        config: the run that the state is of.
+        image_shape: (channels, height, width).
+    """
+    prefix = "average/module." if config.train.average_decay else "G/"
+    weights = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+    G = empty_generator(config, n_pixels=math.prod(image_shape))
+    G.load_state_dict(weights)
+    return SavedGenerator(G=G.eval().requires_grad_(False), config=config, image_shape=image_shape)
 
 
 def load_generator(folder: Path, *, device: torch.device | str = "cpu") -> SavedGenerator:

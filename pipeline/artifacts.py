@@ -66,6 +66,8 @@ class Lineage:
     sweep: str
     trial: str
     """Key of the trial in its sweep."""
+    step: int
+    """Updates of G behind the weights."""
     data_digest: str
     """SHA-256 of the training images."""
     git_commit: str | None = None
@@ -157,7 +159,9 @@ def verify(folder: Path) -> Manifest:
         if name not in there:
             raise ArtifactError(f"artifact {folder} is incomplete: {name} is missing")
         if name not in manifest.files:
-            raise ArtifactError(f"artifact {folder} holds {name}, which its manifest does not name")
+            raise ArtifactError(
+                f"artifact {folder} holds {name}, which its manifest does not name"
+            )
         if path.is_symlink() or not path.is_file():
             raise ArtifactError(f"artifact {folder}: {name} must be a file of its own")
         if sha256(path) != manifest.files[name]:
@@ -200,6 +204,7 @@ def to_onnx(saved: "SavedGenerator") -> bytes:
         dynamo=True,
         verbose=False,
     )
+    assert program is not None  # noqa: S101 (it is None for the exporter before dynamo alone)
     model = program.model_proto
     graph = model.graph
     # They quote our source with the paths of this machine.

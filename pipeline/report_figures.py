@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import matplotlib.style
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -85,16 +86,14 @@ class Point(NamedTuple):
     is_winner: bool = False
 
 
-def score_in_context(references: Sequence[Reference]) -> str:
+def score_in_context(references: Sequence[Reference]) -> Markup:
     """One row per model, the best on top, with two standard errors to either side."""
     rows = sorted(references, key=lambda reference: reference.score)
     with matplotlib.style.context(["default", STYLE]):
         figure, axes = _panel((WIDE[0], 0.9 + 0.3 * len(rows)))
         for y, row in enumerate(rows):
             color, marker = (BLUE, "D") if row.is_ours else (INK, "o")
-            axes.errorbar(
-                row.score, y, xerr=2 * row.standard_error, fmt=marker, color=color, ms=6
-            )
+            axes.errorbar(row.score, y, xerr=2 * row.standard_error, fmt=marker, color=color, ms=6)
             text = f"{row.score:.1f} ± {row.standard_error:.1f}"
             axes.annotate(
                 text, (1.01, y), xycoords=("axes fraction", "data"), va="center", color=color
@@ -115,7 +114,7 @@ def learning_curves(
     ylabel: str,
     limits: tuple[float, float],
     level: tuple[float, str] | None = None,
-) -> str:
+) -> Markup:
     """All trials over the updates of G: the winner in blue, the others behind it in grey.
 
     Args:
@@ -129,18 +128,17 @@ def learning_curves(
         figure, axes = _panel(WIDE)
         if level is not None:
             _mark_level(axes, *level)
-        for i, curve in enumerate(sorted(curves, key=lambda curve: curve.is_winner)):
-            _draw_curve(axes, curve, gid=f"curve-{i}")
+        titles = {f"curve-{i}": curve.label for i, curve in enumerate(curves)}
+        for gid, curve in zip(titles, curves, strict=True):
+            _draw_curve(axes, curve, gid=gid)
         axes.set(ylim=limits, ylabel=ylabel)
         _label_steps(axes)
         if any(curve.is_winner for curve in curves):
             axes.legend(**LEGEND_ABOVE)
-        ordered = sorted(curves, key=lambda curve: curve.is_winner)
-        titles = {f"curve-{i}": curve.label for i, curve in enumerate(ordered)}
         return _svg(figure, name, titles)
 
 
-def discriminator_answers(real: Curve, fake: Curve) -> str:
+def discriminator_answers(real: Curve, fake: Curve) -> Markup:
     """D(x) and D(G(z)) of one trial over the updates of G, with the line at 1/2."""
     with matplotlib.style.context(["default", STYLE]):
         figure, axes = _panel(WIDE)
@@ -161,7 +159,7 @@ def score_by_setting(
     xlabel: str,
     limits: tuple[float, float],
     is_log: bool = False,
-) -> str:
+) -> Markup:
     """The best score of every trial against one setting, with its standard error.
 
     Words, lists and few distinct numbers get one strip each; other numbers a numeric axis.  A
@@ -170,21 +168,29 @@ def score_by_setting(
     with matplotlib.style.context(["default", STYLE]):
         figure, axes = _panel(SMALL)
         positions = _strips(axes, points) or _numbers(axes, points, is_log=is_log)
-        titles = {}
-        for i, (x, point) in enumerate(zip(positions, points, strict=True)):
-            _draw_point(axes, x, point, floor=limits[0], gid=f"point-{i}")
-            titles[f"point-{i}"] = point.label
+        titles = {f"point-{i}": point.label for i, point in enumerate(points)}
+        for gid, x, point in zip(titles, positions, points, strict=True):
+            _draw_point(axes, x, point, floor=limits[0], gid=gid)
         axes.set(ylim=limits, xlabel=xlabel, ylabel="best score, nats")
         return _svg(figure, name, titles)
 
 
-def score_limits(scores: Sequence[float]) -> tuple[float, float]:
-    """An axis on which at least half of the scores lie in the upper half.
+def score_limits(
+    scores: Sequence[float], *, spreads: float, shown: Sequence[float] = ()
+) -> tuple[float, float]:
+    """An axis from the best score down to `spreads` times as far as the median lies below it.
 
     A trial that collapsed scores hundreds of nats below the others and would flatten them.
+
+    Args:
+        scores: at least one, nats.
+        spreads: how much room is left to the scores below the median; with 2 at least half of the
+            scores lie in the upper half.
+        shown: heights that must not be cut off.
     """
     best, median = max(scores), sorted(scores)[len(scores) // 2]
-    return with_margin([max(min(scores), 2 * median - best), best])
+    low = max(min(scores), best - spreads * (best - median))
+    return with_margin([low, best, *shown])
 
 
 def with_margin(values: Sequence[float]) -> tuple[float, float]:
@@ -213,7 +219,7 @@ def _mark_level(axes: Any, height: float, name: str) -> None:
 def _label_steps(axes: Any) -> None:
     axes.set_xlabel("step (updates of G)")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
@@ -221,8 +227,8 @@ def _draw_curve(axes: Any, curve: Curve, *, gid: str) -> None:
     steps, values = _thin(curve.steps), _thin(curve.values)
     if curve.is_winner:
         if curve.errors:
-            low = [value - error for value, error in zip(values, _thin(curve.errors), strict=True)]
-            high = [value + error for value, error in zip(values, _thin(curve.errors), strict=True)]
+            ends = list(zip(values, _thin(curve.errors), strict=True))
+            low, high = [v - error for v, error in ends], [v + error for v, error in ends]
             axes.fill_between(steps, low, high, color=BLUE, alpha=0.2, lw=0)
         axes.plot(steps, values, color=BLUE, lw=2.2, zorder=3, label=curve.label, gid=gid)
     else:
@@ -306,7 +312,7 @@ def _thin(values: Sequence[Any]) -> list[Any]:
     return kept if (len(values) - 1) % stride == 0 else [*kept, values[-1]]
 
 
-def _svg(figure: Figure, name: str, titles: Mapping[str, str]) -> str:
+def _svg(figure: Figure, name: str, titles: Mapping[str, str]) -> Markup:
     """The figure as an `svg` element that may stand beside others in one page.
 
     Every id gets the figure's name in front; coordinates keep two decimals; namespaces, which an
@@ -322,7 +328,8 @@ def _svg(figure: Figure, name: str, titles: Mapping[str, str]) -> str:
     for gid, title in titles.items():
         group = f'<g id="{gid}">'
         svg = svg.replace(group, f"{group}<title>{html.escape(title)}</title>")
-    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return Markup(svg)  # noqa: S704 - matplotlib escapes the texts, and the hints are escaped above
 
 
 def _rounded(path: str) -> str:

@@ -47,10 +47,10 @@ EQUILIBRIUM = {
 """G's loss where D answers 1/2 everywhere, by `train.generator_loss`."""
 
 SETTING_LABELS = {
-    "train.d_steps": "k, updates of D per update of G",
-    "discriminator.dropout_hidden": "dropout, hidden layers of D",
-    "discriminator.dropout_input": "dropout, pixels",
-    "generator.dropout_hidden": "dropout, hidden layers of G",
+    "train.d_steps": "k, D steps per G step",
+    "discriminator.dropout_hidden": "dropout in D",
+    "discriminator.dropout_input": "dropout of pixels",
+    "generator.dropout_hidden": "dropout in G",
     "prior.kind": "prior p(z)",
     "prior.dim": "dimension of z",
 }
@@ -88,7 +88,7 @@ def render_report(
         mlflow_hint: the command that opens MLflow on the store in use.
 
     Raises:
-        ValueError: if `best_trial` is not among `trials`, or `samples_png` is not a PNG file.
+        ValueError: if `best_trial` is no trial with a score, or `samples_png` is not a PNG file.
     """
     winner = _winner(trials, best_trial)
     base = flatten(config["base"])
@@ -99,7 +99,7 @@ def render_report(
         name=name,
         headline=_headline(winner, promotion),
         winner=winner,
-        winner_settings={**base, **winner["overrides"]} if winner else {},
+        winner_settings=_settings(winner, base) if winner else {},
         trials=_ranked(trials, best_trial),
         n_by_status=Counter(trial["status"] for trial in trials),
         total_seconds=sum(trial["elapsed_seconds"] for trial in trials),
@@ -113,10 +113,10 @@ def render_report(
         context=_score_in_context(scores, best_trial) if scores and is_mnist else None,
         samples=_picture(samples_png) if samples_png else None,
         curves=_learning_curves(trials, winner, base),
-        by_setting=[_score_by_setting(key, trials, best_trial, config) for key in keys],
+        by_setting=_scores_by_setting(keys, trials, best_trial, config),
         promotion=promotion,
         rest_of_config=flatten({key: config[key] for key in config if key != "base"}),
-        preset=_yaml(_differences(config, to_dict(PipelineConfig())), flow=False),
+        preset=_yaml(_differences(config, to_dict(PipelineConfig()))),
         train_options=_train_options(winner) if winner else "",
         mlflow_hint=mlflow_hint,
         version=__version__,
@@ -136,11 +136,17 @@ def varied_settings(trials: Sequence[Trial]) -> list[str]:
 def _winner(trials: Sequence[Trial], best_trial: int | None) -> Trial | None:
     if best_trial is None:
         return None
-    for trial in trials:
-        if trial["trial"] == best_trial:
-            return trial
-    numbers = sorted(trial["trial"] for trial in trials)
-    raise ValueError(f"best_trial must be one of the trials {numbers}, got {best_trial}")
+    scored = {trial["trial"]: trial for trial in trials if _score(trial) is not None}
+    if best_trial not in scored:
+        raise ValueError(
+            f"best_trial must be one of the trials with a score {sorted(scored)}, got {best_trial}"
+        )
+    return scored[best_trial]
+
+
+def _settings(trial: Trial, base: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trial ran with, by dotted path; what it does not override is as in `base`."""
+    return {**base, **trial["overrides"]}
 
 
 def _ranked(trials: Sequence[Trial], best_trial: int | None) -> list[tuple[int | None, Trial]]:
@@ -167,9 +173,9 @@ def _headline(winner: Trial | None, promotion: Mapping[str, Any] | None) -> tupl
         return f"{trial} leads the sweep", "The promotion gate has not been asked."
     model, previous = promotion["model"], promotion["previous_version"]
     if promotion["outcome"] == "refused":
-        reasons = "; ".join(c["reason"].rstrip(".") for c in promotion["checks"] if not c["passed"])
-        champion = f"stays version {previous}" if previous else "is still to be found"
-        return f"{trial} was not promoted", f"{reasons}. The champion of {model} {champion}."
+        reasons = "; ".join(c["reason"] for c in promotion["checks"] if not c["passed"])
+        rest = f"Its champion stays version {previous}." if previous else "It has no champion yet."
+        return f"{trial} was not promoted", f"Refused for {model}: {reasons.rstrip('.')}. {rest}"
     version = f"{model} version {promotion['version'] or previous}"
     if promotion["outcome"] == "unchanged":
         return f"{trial} is the champion already", f"It is {version}."
@@ -188,7 +194,7 @@ def _score_in_context(scores: Mapping[str, float], best_trial: int | None) -> Dr
     listed = ", ".join(f"{row.label} {row.score:.1f}" for row in rows)
     return Drawing(
         title="Beside Table 1 of the paper",
-        svg=Markup(figures.score_in_context(rows)),
+        svg=figures.score_in_context(rows),
         alt=f"Dot plot of test scores in nats: {listed}.",
     )
 
@@ -197,15 +203,12 @@ def _learning_curves(
     trials: Sequence[Trial], winner: Trial | None, base: Mapping[str, Any]
 ) -> list[Drawing]:
     """Score and losses of all trials, and the winner's D; without those that have no data."""
-    loss_kind = {**base, **(winner["overrides"] if winner else {})}["train.generator_loss"]
-    same_loss = [t for t in trials if {**base, **t["overrides"]}["train.generator_loss"] == loss_kind]
-    score = "Validation score", PARZEN_LL_VALID, "parzen_ll_valid, nats"
-    d_loss = "Loss of D", D_LOSS, "d_loss, nats"
-    g_loss = "Loss of G", G_LOSS, "g_loss, nats"
+    kind = (_settings(winner, base) if winner else base)["train.generator_loss"]
+    same_loss = [t for t in trials if _settings(t, base)["train.generator_loss"] == kind]
     drawings = [
-        _curves(*score, trials, winner, None),
-        _curves(*d_loss, trials, winner, (math.log(4), "log 4")),
-        _curves(*g_loss, same_loss, winner, EQUILIBRIUM[loss_kind]),
+        _curves("Validation score", PARZEN_LL_VALID, trials=trials, winner=winner),
+        _curves("Loss of D", D_LOSS, trials=trials, winner=winner, level=(math.log(4), "log 4")),
+        _curves("Loss of G", G_LOSS, trials=same_loss, winner=winner, level=EQUILIBRIUM[kind]),
         _answers(winner) if winner else None,
     ]
     return [drawing for drawing in drawings if drawing is not None]
@@ -214,10 +217,10 @@ def _learning_curves(
 def _curves(
     title: str,
     metric: str,
-    ylabel: str,
+    *,
     trials: Sequence[Trial],
     winner: Trial | None,
-    level: tuple[float, str] | None,
+    level: tuple[float, str] | None = None,
 ) -> Drawing | None:
     curves = [curve for trial in trials if (curve := _curve(trial, metric, winner)).steps]
     if not curves:
@@ -225,12 +228,15 @@ def _curves(
     everything = [value for curve in curves for value in curve.values]
     decisive = [value for curve in curves if curve.is_winner for value in curve.values]
     if metric == PARZEN_LL_VALID:
-        limits = figures.score_limits(everything)
+        limits = figures.score_limits(everything, spreads=3, shown=decisive)
     else:
         limits = figures.with_margin([*(decisive or everything), *([level[0]] if level else [])])
-    svg = figures.learning_curves(metric, curves, ylabel=ylabel, limits=limits, level=level)
-    ends = "; ".join(f"{curve.label} ends at {curve.values[-1]:.4g}" for curve in curves)
-    return Drawing(title, Markup(svg), f"{ylabel} by step for {len(curves)} trials. {ends}.")
+    svg = figures.learning_curves(
+        metric, curves, ylabel=f"{metric}, nats", limits=limits, level=level
+    )
+    ends = [curve.values[-1] for curve in curves]
+    alt = f"{metric} by step; {len(curves)} trials end between {min(ends):.4g} and {max(ends):.4g}"
+    return Drawing(title, svg, f"{alt}, the winner at {decisive[-1]:.4g}" if decisive else alt)
 
 
 def _curve(trial: Trial, metric: str, winner: Trial | None, label: str = "") -> figures.Curve:
@@ -254,27 +260,41 @@ def _answers(winner: Trial) -> Drawing | None:
         return None
     return Drawing(
         title=f"What D answers, trial {winner['trial']}",
-        svg=Markup(figures.discriminator_answers(real, fake)),
+        svg=figures.discriminator_answers(real, fake),
         alt=f"Mean answer of D by step. It ends at {real.values[-1]:.2f} for images and "
         f"{fake.values[-1]:.2f} for samples; 1/2 means that D cannot tell them apart.",
     )
 
 
-def _score_by_setting(
-    key: str, trials: Sequence[Trial], best_trial: int | None, config: Mapping[str, Any]
-) -> Drawing:
+def _scores_by_setting(
+    keys: Sequence[str],
+    trials: Sequence[Trial],
+    best_trial: int | None,
+    config: Mapping[str, Any],
+) -> list[Drawing]:
+    """One panel per varied setting; none if there is no score to draw."""
     base = flatten(config["base"])
-    scores = [score for trial in trials if (score := _score(trial)) is not None]
-    points = [_point(trial, {**base, **trial["overrides"]}[key], best_trial) for trial in trials]
-    svg = figures.score_by_setting(
-        f"setting-{key.replace('.', '-')}",
-        points,
-        xlabel=key,
-        limits=figures.score_limits(scores) if scores else (0.0, 1.0),
-        is_log="loguniform" in config["sweep"]["space"].get(key, {}),
-    )
-    alt = "; ".join(f"{figures.setting_text(point.x)}: {point.label}" for point in points)
-    return Drawing(SETTING_LABELS.get(key, key), Markup(svg), f"Best score against {key}. {alt}.")
+    scores = {i: score for i, t in enumerate(trials) if (score := _score(t)) is not None}
+    if not scores:
+        return []
+    best = max(scores, key=scores.__getitem__)
+    error = trials[best]["best"][PARZEN_LL_VALID_SE]
+    ends = [scores[best] - error, scores[best] + error]
+    limits = figures.score_limits(list(scores.values()), spreads=2, shown=ends)
+    drawings = []
+    for key in keys:
+        points = [_point(trial, _settings(trial, base)[key], best_trial) for trial in trials]
+        svg = figures.score_by_setting(
+            f"setting-{key.replace('.', '-')}",
+            points,
+            xlabel=key,
+            limits=limits,
+            is_log="loguniform" in config["sweep"]["space"].get(key, {}),
+        )
+        best_value = figures.setting_text(points[best].x)
+        alt = f"Best score of {len(trials)} trials against {key}; the highest lies at {best_value}"
+        drawings.append(Drawing(SETTING_LABELS.get(key, key), svg, alt))
+    return drawings
 
 
 def _point(trial: Trial, value: Any, best_trial: int | None) -> figures.Point:
@@ -314,8 +334,9 @@ def _differences(tree: Mapping[str, Any], default: Mapping[str, Any]) -> dict[st
     changed: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
-            value = _differences(value, default[key]) or default[key]
-        if value != default.get(key):
+            if inner := _differences(value, default[key]):
+                changed[key] = inner
+        elif value != default.get(key):
             changed[key] = value
     return changed
 
@@ -323,12 +344,13 @@ def _differences(tree: Mapping[str, Any], default: Mapping[str, Any]) -> dict[st
 def _train_options(trial: Trial) -> str:
     """The trial's settings as options of a shell command."""
     settings = {**trial["overrides"], "seed": trial["seed"]}
-    options = (f"{path}={_yaml(value, flow=True)}" for path, value in settings.items())
+    options = (f"{path}={_yaml(value)}" for path, value in settings.items())
     return " ".join(f"--set {shlex.quote(option)}" for option in options)
 
 
-def _yaml(value: Any, *, flow: bool) -> str:
-    text = yaml.safe_dump(value, default_flow_style=flow, sort_keys=False, width=math.inf)
+def _yaml(value: Any) -> str:
+    """YAML of a value or of a tree, lists of plain values on one line."""
+    text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, width=math.inf)
     return text.removesuffix("...\n").strip()
 
 
@@ -359,10 +381,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": lambda path: Markup(".<wbr>").join(path.split(".")),
         "nats": _nats,
         "duration": _duration,
         "setting": figures.setting_text,
-        "exact": lambda value: _yaml(value, flow=True),
+        "exact": _yaml,
         "score": _score,
     }
     return environment

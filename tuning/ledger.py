@@ -18,8 +18,15 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any, Literal
 
-from gan.checkpoint import META, list_checkpoints
-from gan.config import PipelineConfig, digest, load_config, to_dict
+from gan.checkpoint import META, checkpoint_path, list_checkpoints
+from gan.config import (
+    PipelineConfig,
+    RunConfig,
+    digest,
+    load_config,
+    to_dict,
+    with_overrides,
+)
 from gan.files import write_atomically
 from gan.metric_names import PARZEN_LL_VALID
 from tuning.errors import TuningError
@@ -183,3 +190,12 @@ class Ledger:
                 continue  # the trial itself verifies, warns and falls back when it resumes
             return meta
         return {}
+
+    def checkpoint_path(self, index: int, *, step: int) -> Path:
+        """Where trial `index` has its checkpoint of a step."""
+        return checkpoint_path(self.trial_folder(index) / "checkpoints", step=step)
+
+
+def trial_run(config: PipelineConfig, index: int, overrides: Mapping[str, Any]) -> RunConfig:
+    """The run of trial `index`: `base` with its own seed and the settings of the search."""
+    return with_overrides(config.base, {"seed": config.base.seed + index, **overrides})

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gan.config import PipelineConfig, digest, flatten, to_dict, with_overrides
+from gan.config import PipelineConfig, digest, flatten, to_dict
 from gan.datasets.splits import load_train_valid
 from gan.metric_names import PARZEN_LL_VALID
 from tuning import cluster
 from tuning.errors import SweepInterrupted, TuningError
-from tuning.ledger import Ledger
+from tuning.ledger import Ledger, trial_run
 from tuning.outbox import RunStatus
 from tuning.provenance import provenance
 from tuning.results import best_trial
@@ -74,6 +74,16 @@ def check_sweep(config: PipelineConfig) -> Space:
     if config.sweep.search == "grid":
         grid_points(space)
     return space
+
+
+def planned_trials(config: PipelineConfig) -> int:
+    """How many trials a sweep has in all.
+
+    Raises:
+        ConfigError: if the search space does not fit the configuration.
+    """
+    space = check_sweep(config)
+    return len(grid_points(space)) if config.sweep.search == "grid" else config.sweep.n_trials
 
 
 def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None = None) -> str:
@@ -236,8 +246,7 @@ class _Sweep:
         return asha
 
     def _worker_spec(self, index: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        base = self.config.base
-        run = with_overrides(base, {"seed": base.seed + index, **overrides})
+        run = trial_run(self.config, index, overrides)
         return {
             "ledger": str(self.ledger.folder),
             "index": index,

@@ -128,6 +128,27 @@ def close_run(uri: str, run_id: str, status: RunStatus, *, tags: Mapping[str, st
         _close(client, run_id, status, tags, _now_ms())
 
 
+def log_scores(uri: str, run_id: str, scores: Mapping[str, float], *, step: int) -> None:
+    """Add scores that were taken after a trial's end to its run; those it has are passed over.
+
+    Args:
+        uri: MLflow store.
+        run_id: a run whose own process is over.
+        scores: finite values by metric name.
+        step: updates of G behind the samples.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    from mlflow.entities import Metric
+
+    with _store(uri) as client:
+        logged = client.get_run(run_id).data.metrics
+        new = {name: value for name, value in scores.items() if logged.get(name) != value}
+        metrics = [Metric(name, value, _now_ms(), step) for name, value in new.items()]
+        client.log_batch(run_id, metrics=metrics)
+
+
 def close_stragglers(uri: str, parent_run_id: str, status: RunStatus, *, cause: str) -> int:
     """Close every child run that is still RUNNING; returns how many there were.
 

@@ -65,8 +65,19 @@ def parzen_score(x: Tensor, samples: Tensor, *, sigma: float, chunk: int = 500) 
     Raises:
         ValueError: as `parzen_log_likelihoods`.
     """
-    log_likelihood = parzen_log_likelihood(x, samples, sigma=sigma, chunk=chunk)
-    return ParzenScore(sigma=sigma, log_likelihood=log_likelihood.cpu(), n_samples=len(samples))
+    (score,) = parzen_scores(x, samples, sigmas=[sigma], chunk=chunk)
+    return score
+
+
+def parzen_scores(
+    x: Tensor, samples: Tensor, *, sigmas: Sequence[float], chunk: int = 500
+) -> list[ParzenScore]:
+    """As `parzen_score`, at several widths that share one matrix of distances."""
+    log_likelihoods = parzen_log_likelihoods(x, samples, sigmas=sigmas, chunk=chunk).cpu()
+    return [
+        ParzenScore(sigma=sigma, log_likelihood=log_likelihood, n_samples=len(samples))
+        for sigma, log_likelihood in zip(sigmas, log_likelihoods, strict=True)
+    ]
 
 
 def choose_sigma(

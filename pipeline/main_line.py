@@ -1,0 +1,92 @@
+"""The stages of `gan run`: data -> sweep -> evaluate -> promote -> report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gan.config import PipelineConfig, to_dict
+from gan.metric_names import PARZEN_LL_VALID
+from pipeline.errors import PipelineError
+from pipeline.graph import Graph, Outcome, Stage
+from pipeline.stages import data, evaluate, promote, report, sweep
+from tuning.ledger import Ledger
+from tuning.sweep import Watcher
+from tuning.tracking import tracking_uri
+
+WORKSPACES = Path("runs")
+
+
+def main_line(config: PipelineConfig, *, watcher: Watcher | None = None) -> Graph:
+    """The graph of a configuration, with its workspace under `runs` in the working folder."""
+    stages = (
+        Stage(
+            name="data",
+            needs=(),
+            settings=lambda c: {"data": to_dict(c.base.data)},
+            run=data.run,
+            # Only by reading a file is it known that the file is the same, and that is the stage.
+            is_settled=lambda folder: False,
+        ),
+        Stage(
+            name="sweep",
+            needs=("data",),
+            settings=lambda c: {"base": to_dict(c.base), "sweep": to_dict(c.sweep)},
+            run=sweep.stage(watcher),
+        ),
+        Stage(
+            name="evaluate",
+            needs=("data", "sweep"),
+            settings=lambda c: {"evaluation": to_dict(c.base.evaluation)},
+            run=evaluate.run,
+        ),
+        Stage(
+            name="promote",
+            needs=("data", "sweep", "evaluate"),
+            settings=lambda c: {"promote": to_dict(c.promote), "store": tracking_uri()},
+            run=promote.run,
+            is_settled=promote.is_settled,
+        ),
+        Stage(
+            name="report",
+            needs=("sweep", "evaluate", "promote"),
+            settings=to_dict,
+            run=report.run,
+        ),
+    )
+    return Graph(stages, config, WORKSPACES / config.name)
+
+
+def find_sweep(name: str) -> Ledger:
+    """The sweep of that name under the working folder.
+
+    Raises:
+        PipelineError: if there is none; names those that there are.
+    """
+    found = {path.name: path for path in sorted(WORKSPACES.glob("*/sweeps/*")) if path.is_dir()}
+    if name not in found:
+        known = f"there are {', '.join(found)}" if found else "there is none in this folder"
+        raise PipelineError(f"there is no sweep {name}; {known}")
+    return Ledger(found[name])
+
+
+def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What came out of the stages that were run or skipped, by name."""
+    folders = {outcome.stage: outcome.folder for outcome in outcomes}
+    result: dict[str, Any] = {}
+    if "sweep" in folders:
+        winner = json.loads((folders["sweep"] / "winner.json").read_text())
+        result |= {key: winner[key] for key in ("sweep", "trial", "run_id")}
+        result[PARZEN_LL_VALID] = winner["best"][PARZEN_LL_VALID]
+    if "evaluate" in folders:
+        scores = json.loads((folders["evaluate"] / evaluate.SCORES).read_text())
+        result |= {key: value for key, value in scores.items() if key.startswith("parzen_ll")}
+    if "promote" in folders:
+        promotion = json.loads((folders["promote"] / promote.PROMOTION).read_text())
+        result |= {key: promotion[key] for key in ("outcome", "model", "version", "reason")}
+        artifact = folders["promote"] / promote.ARTIFACT
+        if artifact.is_dir():
+            result |= {"generator": str(artifact), "samples": str(artifact / "samples.png")}
+    if "report" in folders:
+        result["report"] = str(folders["report"] / report.PAGE)
+    return result

@@ -1,0 +1,54 @@
+"""Images from a promoted generator into a file."""
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from gan.files import write_atomically
+from gan.sampling import save_png, tile
+from gan.saved_generator import SavedGenerator
+from pipeline.artifacts import load_artifact
+from pipeline.errors import PipelineError
+from pipeline.registry import fetch
+from tuning.tracking import tracking_uri
+
+SUFFIXES = (".png", ".npy", ".npz")
+
+
+def write_samples(generator: str, *, n: int, seed: int, output: Path) -> None:
+    """Draw n images and write them, as one picture or as float32 [n, channels, height, width].
+
+    Args:
+        generator: folder of an artifact, or `NAME[@ALIAS]` in the registry.
+        n: images.
+        seed: same seed, same images.
+        output: .png, .npy or .npz (key `images`).
+
+    Raises:
+        PipelineError: for another kind of file, or one that cannot be written.
+        ArtifactError: if there is no such artifact, or it was altered.
+    """
+    if output.suffix not in SUFFIXES:
+        raise PipelineError(f"{output} must end in one of {', '.join(SUFFIXES)}")
+    images = _load(generator).sampler().sample(n, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / output.name
+        match output.suffix:
+            case ".png":
+                save_png(tile(images, columns=math.ceil(math.sqrt(n))), file, zoom=2)
+            case ".npy":
+                np.save(file, images.numpy())
+            case _:
+                np.savez_compressed(file, images=images.numpy())
+        write_atomically(output, file.read_bytes())
+
+
+def _load(generator: str) -> SavedGenerator:
+    if Path(generator).is_dir():
+        return load_artifact(Path(generator))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "generator"
+        fetch(tracking_uri(), generator, folder)
+        return load_artifact(folder)

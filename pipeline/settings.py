@@ -1,0 +1,68 @@
+"""From the name of a preset, or a YAML file, to a configuration."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gan.config import PipelineConfig, load_config
+from gan.errors import ConfigError
+
+DEFAULT_PRESET = "quick"
+
+
+def presets() -> list[str]:
+    """Names of the presets inside the package."""
+    folder = files("pipeline.presets")
+    names = [file.name for file in folder.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def resolve(source: str, assignments: Sequence[str] = ()) -> PipelineConfig:
+    """The configuration of a preset or file, with `--set` assignments on top.
+
+    Paths of image files are made absolute: workers have other working folders.
+
+    Args:
+        source: name of a preset, or path of a YAML file.
+        assignments: `a.b=value` each.
+
+    Raises:
+        ConfigError: if there is no such preset or file, or with every problem of its content.
+    """
+    config = load_config(_read(source), assignments)
+    data = config.base.data
+    dataset = data.dataset if data.dataset == "mnist" else _absolute(data.dataset)
+    test_path = None if data.test_path is None else _absolute(data.test_path)
+    data = dataclasses.replace(data, dataset=dataset, test_path=test_path)
+    return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _read(source: str) -> dict[str, Any]:
+    is_path = "/" in source or source.endswith((".yaml", ".yml"))
+    if not is_path and source not in presets():
+        close = difflib.get_close_matches(source, presets(), n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(presets())}"
+        raise ConfigError([f"there is no preset {source}; {hint}"])
+    try:
+        if is_path:
+            text = Path(source).read_text()
+        else:
+            text = files("pipeline.presets").joinpath(f"{source}.yaml").read_text()
+        settings = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise ConfigError([f"{source}: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise ConfigError([f"{source} is not YAML: {where}"]) from error
+    if not isinstance(settings, dict):
+        raise ConfigError([f"{source} must hold settings by name, got {type(settings).__name__}"])
+    return settings

@@ -1,0 +1,91 @@
+"""Score the winner: the one place where the test split is opened, once per winner."""
+
+import json
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gan.config import EvaluationConfig
+from gan.datasets.splits import load_test, load_train_valid
+from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma, parzen_scores
+from gan.metric_names import (
+    PARZEN_LL_TEST,
+    PARZEN_LL_TEST_FINE,
+    PARZEN_LL_TEST_SE,
+    PARZEN_LL_VALID,
+    PARZEN_LL_VALID_FINE,
+    PARZEN_LL_VALID_SE,
+    PARZEN_SIGMA,
+    PARZEN_SIGMA_FINE,
+)
+from gan.randomness import stream_seed
+from gan.run import unit_pixels
+from gan.sampling import save_png, tile
+from gan.saved_generator import load_generator
+from pipeline.graph import Work
+from tuning.tracking import log_scores, tracking_uri
+
+SCORES, VALID_LL = "scores.json", "valid_log_likelihood.npy"
+
+
+def run(work: Work) -> None:
+    """Write `scores.json`, `valid_log_likelihood.npy` ([n_valid] float64, nats) and `samples.png`.
+
+    The samples are others than those by which the sweep chose the winner, so that its luck in
+    that draw does not count a second time.
+
+    Raises:
+        DatasetError: if the images cannot be read.
+        TrackingError: if MLflow does not take the scores.
+    """
+    config = work.config.base
+    winner = json.loads((work.inputs["sweep"] / "winner.json").read_text())
+    saved = load_generator(work.inputs["sweep"] / "winner")
+    sample_seed = stream_seed(saved.config.seed, "evaluate") % 2**31
+    samples = saved.sampler().sample(config.evaluation.n_samples, seed=sample_seed)
+    _, valid_images = load_train_valid(config.data)
+    valid, test = unit_pixels(valid_images), unit_pixels(load_test(config.data))
+
+    scores, valid_ll = score_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
+    scores |= {"n_samples": len(samples), "sample_seed": sample_seed}
+    (work.out / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+    np.save(work.out / VALID_LL, valid_ll)
+    save_png(tile(samples[:100], columns=10), work.out / "samples.png", zoom=2)
+    metrics = {name: value for name, value in scores.items() if name.startswith("parzen")}
+    # The winner's process is over, so this stage is now the one writer of its run.
+    log_scores(tracking_uri(), winner["run_id"], metrics, step=int(winner["step"]))
+
+
+def score_both_splits(
+    samples: torch.Tensor, *, valid: torch.Tensor, test: torch.Tensor, cfg: EvaluationConfig
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Parzen scores of samples on both splits by both grids, and the likelihood of each image.
+
+    Args:
+        samples: [n, channels, height, width] in [0, 1].
+        valid: validation images, on which both widths are chosen.
+        test: test images.
+        cfg: settings of the score.
+
+    Returns:
+        Scores by metric name, in nats; and the log-likelihood of each validation image by the
+        paper's grid, [n_valid] float64.
+    """
+    by_grid = [
+        choose_sigma(valid[: cfg.n_sigma_images], samples, grid=grid, chunk=cfg.chunk)
+        for grid in (PAPER_GRID, FINE_GRID)
+    ]
+    valid_paper, valid_fine = parzen_scores(valid, samples, sigmas=by_grid, chunk=cfg.chunk)
+    test_paper, test_fine = parzen_scores(test, samples, sigmas=by_grid, chunk=cfg.chunk)
+    scores: dict[str, float] = {
+        PARZEN_LL_VALID: valid_paper.mean,
+        PARZEN_LL_VALID_SE: valid_paper.standard_error,
+        PARZEN_SIGMA: valid_paper.sigma,
+        PARZEN_LL_TEST: test_paper.mean,
+        PARZEN_LL_TEST_SE: test_paper.standard_error,
+        PARZEN_LL_VALID_FINE: valid_fine.mean,
+        PARZEN_SIGMA_FINE: valid_fine.sigma,
+        PARZEN_LL_TEST_FINE: test_fine.mean,
+    }
+    return scores, valid_paper.log_likelihood.numpy()

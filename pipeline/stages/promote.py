@@ -1,0 +1,121 @@
+"""Ask the gate, and if it agrees make the winner the champion."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.config import RunConfig
+from gan.datasets.splits import load_train_valid
+from gan.files import sha256
+from gan.run import score_samples, unit_pixels
+from gan.saved_generator import WEIGHTS, load_generator
+from pipeline.artifacts import Lineage, load_artifact, write_artifact
+from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate
+from pipeline.graph import Work
+from pipeline.registry import GeneratorVersion, current_champion, download, register
+from pipeline.stages.evaluate import SCORES, VALID_LL
+from tuning.provenance import provenance
+from tuning.tracking import tracking_uri
+
+PROMOTION, ARTIFACT = "promotion.json", "generator"
+
+
+def run(work: Work) -> None:
+    """Write `promotion.json` and, unless the gate refuses, the folder `generator`.
+
+    Raises:
+        ArtifactError: if the champion in the registry was altered.
+        TrackingError: if MLflow does not answer.
+    """
+    uri, model = tracking_uri(), work.config.promote.model
+    scores = json.loads((work.inputs["evaluate"] / SCORES).read_text())
+    champion = current_champion(uri, model)
+    verdict = _judge(work, uri, champion, scores)
+    made = None
+    if verdict.outcome == "promote":
+        _write_artifact(work, scores)
+        made = register(
+            uri,
+            model=model,
+            artifact=work.out / ARTIFACT,
+            run_id=_winner(work)["run_id"],
+            replaces=champion,
+        )
+    promotion = {
+        "outcome": "promoted" if made else verdict.outcome,
+        "model": model,
+        "version": made.version if made else (champion.version if champion else None),
+        "previous_version": champion.version if champion and made else None,
+        "reason": verdict.reason,
+        "checks": [asdict(check) for check in verdict.checks],
+    }
+    (work.out / PROMOTION).write_text(json.dumps(promotion, indent=2) + "\n")
+
+
+def is_settled(folder: Path) -> bool:
+    """A refusal is asked again each time: the champion may be another by then."""
+    promotion = json.loads((folder / PROMOTION).read_text())
+    return bool(promotion["outcome"] != "refused")
+
+
+def _judge(
+    work: Work, uri: str, champion: GeneratorVersion | None, scores: dict[str, float]
+) -> Verdict:
+    candidate_ll = np.load(work.inputs["evaluate"] / VALID_LL)
+    weights = sha256(work.inputs["sweep"] / "winner" / WEIGHTS)
+    is_champion = champion is not None and champion.weights_sha256 == weights
+    champion_ll = None
+    if champion is not None:
+        champion_ll = _champion_ll(work.config.base, uri, champion, int(scores["sample_seed"]))
+    return run_gate(
+        [
+            finite_scores({k: v for k, v in scores.items() if k.startswith("parzen")}),
+            better_than_champion(
+                candidate_ll,
+                champion_ll,
+                min_standard_errors=work.config.promote.min_standard_errors,
+                is_champion=is_champion,
+            ),
+        ]
+    )
+
+
+def _champion_ll(
+    config: RunConfig, uri: str, champion: GeneratorVersion, sample_seed: int
+) -> NDArray[np.float64]:
+    """The champion's log-likelihood of each validation image, by the candidate's protocol."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "champion"
+        download(uri, champion, folder)
+        saved = load_artifact(folder)
+    samples = saved.sampler().sample(config.evaluation.n_samples, seed=sample_seed)
+    _, valid_images = load_train_valid(config.data)
+    valid = unit_pixels(valid_images)
+    score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
+    ll: NDArray[np.float64] = score.log_likelihood.numpy()
+    return ll
+
+
+def _write_artifact(work: Work, scores: dict[str, float]) -> None:
+    winner = _winner(work)
+    data = json.loads((work.inputs["data"] / "data.json").read_text())
+    lineage = Lineage(
+        run_id=winner["run_id"],
+        sweep=winner["sweep"],
+        trial=str(winner["trial"]),
+        step=int(winner["step"]),
+        data_digest=data["train_digest"],
+        git_commit=provenance().get("mlflow.source.git.commit"),
+    )
+    saved = load_generator(work.inputs["sweep"] / "winner")
+    write_artifact(work.out / ARTIFACT, saved=saved, scores=scores, lineage=lineage)
+
+
+def _winner(work: Work) -> dict[str, Any]:
+    winner: dict[str, Any] = json.loads((work.inputs["sweep"] / "winner.json").read_text())
+    return winner

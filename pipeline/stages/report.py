@@ -1,0 +1,28 @@
+"""One page about the sweep, its winner and the gate's decision."""
+
+import json
+
+from gan.config import to_dict
+from pipeline.graph import Work
+from pipeline.report_page import render_report
+from pipeline.stages.evaluate import SCORES
+from pipeline.stages.promote import PROMOTION
+
+PAGE = "report.html"
+
+
+def run(work: Work) -> None:
+    """Write `report.html`, which needs no other file."""
+    sweep, evaluate = work.inputs["sweep"], work.inputs["evaluate"]
+    winner = json.loads((sweep / "winner.json").read_text())
+    page = render_report(
+        name=winner["sweep"],
+        config=to_dict(work.config),
+        trials=json.loads((sweep / "trials.json").read_text()),
+        scores=json.loads((evaluate / SCORES).read_text()),
+        promotion=json.loads((work.inputs["promote"] / PROMOTION).read_text()),
+        samples_png=(evaluate / "samples.png").read_bytes(),
+        best_trial=winner["trial"],
+        mlflow_hint="gan ui",
+    )
+    (work.out / PAGE).write_text(page, encoding="utf-8")

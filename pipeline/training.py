@@ -1,0 +1,95 @@
+"""One training run outside a sweep, tracked and resumable like a trial."""
+
+import contextlib
+import logging
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gan.checkpoint import load_checkpoint
+from gan.config import PipelineConfig, digest, to_dict
+from gan.datasets.splits import load_train_valid
+from gan.files import new_folder
+from gan.metric_names import PARZEN_LL_VALID
+from gan.saved_generator import generator_from_state, save_generator
+from pipeline.errors import PipelineError
+from pipeline.main_line import WORKSPACES
+from pipeline.progress import SweepTally, tally_progress
+from tuning.errors import SweepInterrupted
+from tuning.ledger import Ledger
+from tuning.provenance import provenance
+from tuning.sweep import TrialNews
+from tuning.tracking import prepare_store, tracking_uri
+from tuning.trial import TrialSpec, run_trial
+
+logger = logging.getLogger(__name__)
+
+
+def train_one(config: PipelineConfig, console: Console) -> dict[str, Any]:
+    """Train `config.base` to its end and keep the generator of its best checkpoint.
+
+    Returns:
+        What came out, by name; the folder of the generator among it.
+
+    Raises:
+        SweepInterrupted: by Ctrl-C; the same command goes on.
+        PipelineError: if training failed, or the run never got a score.
+    """
+    images, _ = load_train_valid(config.base.data)
+    key = digest({"run": to_dict(config.base), "data": images.digest})
+    ledger = Ledger((WORKSPACES / config.name / "runs" / f"train-{key[:8]}").absolute())
+    with ledger.lock():
+        ledger.interruption.unlink(missing_ok=True)
+        ledger.propose(0, {})
+        if ledger.result(0) is None:
+            _train(config, ledger, console, data_digest=images.digest)
+    result = ledger.result(0)
+    if result is None or result.status == "failed" or result.best is None:
+        raise PipelineError(f"training failed: {result.cause if result else 'it has no result'}")
+    folder = ledger.folder / "generator"
+    checkpoint = load_checkpoint(ledger.checkpoint_path(0, step=int(result.best["step"])))
+    saved = generator_from_state(checkpoint.tensors, config.base, image_shape=images.image_shape)
+    with new_folder(folder) as scratch:
+        save_generator(scratch, saved)
+    return {
+        "step": result.step,
+        "best_step": result.best["step"],
+        PARZEN_LL_VALID: result.best[PARZEN_LL_VALID],
+        "run_id": result.run_id,
+        "generator": str(folder),
+    }
+
+
+def _train(config: PipelineConfig, ledger: Ledger, console: Console, *, data_digest: str) -> None:
+    spec = _spec(config, ledger, data_digest=data_digest)
+    tally = SweepTally(n_trials=1, n_steps=config.base.train.n_steps)
+    with (
+        tally_progress(console, tally) as watcher,
+        contextlib.closing(run_trial(spec)) as reports,
+    ):
+        try:
+            for report in reports:
+                watcher(TrialNews(trial=0, report=report))
+        except KeyboardInterrupt:
+            raise SweepInterrupted(
+                "training was stopped: the same command goes on from its last checkpoint"
+            ) from None
+
+
+def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialSpec:
+    uri = tracking_uri()
+    wanted = config.base.device
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    return TrialSpec(
+        ledger=str(ledger.folder),
+        index=0,
+        overrides={},
+        run=to_dict(config.base),
+        uri=uri,
+        experiment_id=prepare_store(uri, config.name),
+        parent_run_id=None,
+        tags=provenance() | {"gan.data_digest": data_digest},
+        threads=torch.get_num_threads(),
+        device=device,
+    )
