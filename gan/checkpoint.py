@@ -54,7 +54,7 @@ def save_checkpoint(
     try:
         with new_folder(path) as scratch:
             (scratch / TENSORS).write_bytes(safetensors.torch.save(on_cpu))
-            (scratch / META).write_text(json.dumps({"step": step, **meta}))
+            (scratch / META).write_text(json.dumps({**meta, "step": step}))
             digests = {name: sha256(scratch / name) for name in (TENSORS, META)}
             write_atomically(scratch / MANIFEST, json.dumps(digests))
     except OSError as error:
@@ -108,7 +108,13 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def prune_checkpoints(folder: Path, *, keep: int, also: Collection[int] = ()) -> None:
-    """Remove all but the `keep` newest checkpoints and those of the steps in `also`."""
+    """Remove all but the `keep` newest checkpoints and those of the steps in `also`.
+
+    What a process that was killed while it wrote a checkpoint has left behind goes too, so only
+    the one that writes into `folder` may call this.
+    """
+    for scratch in folder.glob(".step_*"):
+        shutil.rmtree(scratch)
     for path in list_checkpoints(folder)[:-keep]:
         if int(path.name.removeprefix("step_")) not in also:
             shutil.rmtree(path)

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +18,15 @@ def sha256(path: Path) -> str:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content` in one step; on failure the old file stays as it was."""
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    scratch = _hidden_beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with scratch.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        scratch.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 
@@ -34,28 +34,31 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A scratch folder that becomes `path` in one step when the block ends without an error.
 
-    A folder that stood at `path` is replaced.  On an error the scratch folder is removed and
-    `path` stays as it was.
+    A folder that stood at `path` is replaced: moved aside, then removed.  On an error the scratch
+    folder is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    scratch, retired = _hidden_beside(path), _hidden_beside(path)
+    scratch.mkdir()
     try:
         yield scratch
-        for file in scratch.iterdir():
-            _flush_to_disk(file)
-        _flush_to_disk(scratch)
-        scratch.chmod(0o755)  # mkdtemp makes it private; what it becomes is for others to read
+        for written in [*scratch.rglob("*"), scratch]:
+            _flush_to_disk(written)
         if path.exists():
-            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, retired / path.name)
-            os.replace(scratch, path)
-            shutil.rmtree(retired)
-        else:
-            os.replace(scratch, path)
+            path.rename(retired)
+        scratch.rename(path)
         _flush_to_disk(path.parent)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
+        if retired.exists() and not path.exists():
+            retired.rename(path)
         raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _hidden_beside(path: Path) -> Path:
+    """A free name; unlike `tempfile`'s, what is made there has a new file's usual permissions."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def _flush_to_disk(path: Path) -> None:

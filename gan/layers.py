@@ -12,8 +12,8 @@ def dropout_mask(n: int, width: int, *, drop: float, rng: torch.Generator) -> Te
 
     One 64-bit draw serves four units, with 16 bits each: a third of the time of `bernoulli_`.
 
-    Differs: `drop` is rounded to a multiple of 2^-16 below 1, and the scale is the exact inverse of
-    the rounded value, so the expectation of a factor is 1.
+    Differs: `drop` is rounded to a multiple of 2^-16 below 1, and the scale is the exact inverse
+    of the rounded value, so the expectation of a factor is 1.
     """
     n_words = math.ceil(n * width / 4)
     words = torch.empty(n_words, dtype=torch.int64, device=rng.device)

@@ -1,16 +1,17 @@
 """Names of the metrics: quantity_split[_stat], as a run's history, a table and a report show them.
 
-Losses and log-likelihoods are in nats.  `fine` marks a Parzen window whose width was chosen on
-the fine grid rather than on the ten widths of the released code.
+Losses and log-likelihoods are in nats; losses and means of D are averages over the updates since
+the last report.  `fine` marks a Parzen window whose width was chosen on the fine grid rather than
+on the ten widths of the released code.
 """
 
 D_LOSS = "d_loss"
-"""D's loss at the report; every report has it, so its history says which steps were logged."""
+"""-V(D, G) of equation 1; every report has it, so its history says which steps were logged."""
 G_LOSS = "g_loss"
 D_REAL_MEAN = "d_real_mean"
-"""Mean of D(x) over the report's minibatch of images, in [0, 1]."""
+"""Mean of D(x) over training images, with dropout, in [0, 1]."""
 D_FAKE_MEAN = "d_fake_mean"
-"""Mean of D(G(z)) over the report's minibatch of samples, in [0, 1]."""
+"""Mean of D(G(z)) over samples of the same updates of D, in [0, 1]."""
 
 IMAGES_SEEN = "images_seen"
 IMAGES_PER_SECOND = "images_per_second"

@@ -13,11 +13,14 @@ class Descent:
         momentum at update t:       linear from its first to its final value, then constant
 
     Source: the released code's `ExponentialDecay` and `MomentumAdjustor` (mnist.yaml).
-    Differs: momentum grows at every update rather than once an epoch; and the velocity is kept
-    before the learning rate is multiplied in, which changes a step by less than 1e-5 of its size.
+    Differs: momentum grows at every update rather than once an epoch; the velocity is kept before
+    the learning rate is multiplied in, which changes a step by less than 1e-5 of its size; and for
+    k > 1 G's schedules go by its own updates, where the released code's go by minibatches.
     """
 
-    def __init__(self, params: list[nn.Parameter], cfg: TrainConfig, *, learning_rate: float):
+    def __init__(
+        self, params: list[nn.Parameter], cfg: TrainConfig, *, learning_rate: float
+    ) -> None:
         self.params, self.n_updates = params, 0
         self._cfg, self._initial_rate = cfg, learning_rate
         self._optimizer: torch.optim.Optimizer
@@ -71,7 +74,7 @@ class Descent:
         for key, value in state.items():
             index, dot, name = key.partition(".")
             if dot:
-                slots.setdefault(int(index), {})[name] = value
+                slots.setdefault(int(index), {})[name] = value.clone()  # torch would share it
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
 

@@ -3,6 +3,7 @@
 Every prior draws `[n, dim]` float32 on the device of the generator of random numbers it is given.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -106,10 +107,13 @@ class TruncatedNormal:
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw n independent z, [n, dim] float32."""
-        z = torch.empty(n, self.dim, device=rng.device)
+        # By the inverse of the distribution function: torch's trunc_normal_ rejects and draws
+        # again, which waits for the device, and how it draws changed between versions of torch.
         a = self.truncation
-        torch.nn.init.trunc_normal_(z, a=-a, b=a, generator=rng)
-        return z.div_(self.std_before_scaling)
+        share = math.erf(a / math.sqrt(2))  # P(|N(0, 1)| < a)
+        u = torch.empty(n, self.dim, dtype=torch.float64, device=rng.device)
+        z = u.uniform_(-share, share, generator=rng).erfinv_().mul_(math.sqrt(2)).clamp_(-a, a)
+        return z.div_(self.std_before_scaling).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -126,17 +130,23 @@ class Mixture:
 
     def means(self, device: torch.device | str = "cpu") -> Tensor:
         """The centres, [n_components, dim] float32."""
-        rng = stream(0, f"mixture/{self.n_components}/{self.dim}")
-        mu = torch.randn(self.n_components, self.dim, generator=rng)
-        mu -= mu.mean(0)
-        between = math.sqrt(1 - self.component_std**2)
-        return (mu * (between / mu.square().mean().sqrt())).to(device)
+        centred = _unit_centres(self.n_components, self.dim, torch.device(device))
+        return centred * math.sqrt(1 - self.component_std**2)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw n independent z, [n, dim] float32."""
         which = torch.randint(0, self.n_components, (n,), generator=rng, device=rng.device)
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device)
         return self.means(rng.device)[which] + self.component_std * noise
+
+
+@functools.lru_cache(maxsize=8)
+def _unit_centres(n_components: int, dim: int, device: torch.device) -> Tensor:
+    """Centres of mean 0 and mean square 1; kept, so that no step draws and uploads them anew."""
+    rng = stream(0, f"mixture/{n_components}/{dim}")
+    mu = torch.randn(n_components, dim, generator=rng)
+    mu -= mu.mean(0)
+    return (mu / mu.square().mean().sqrt()).to(device)
 
 
 def build_prior(cfg: PriorConfig) -> Prior:

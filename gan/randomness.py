@@ -5,6 +5,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from gan.errors import CheckpointError
+
 
 def stream_seed(seed: int, name: str) -> int:
     """A 63-bit seed for the stream `name` of the run `seed`; two names share nothing."""
@@ -40,6 +42,16 @@ class Streams:
         return {name: getattr(self, name).get_state() for name in self.NAMES}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on exactly where `state` was read."""
+        """Go on exactly where `state` was read.
+
+        Raises:
+            CheckpointError: if it was read on another kind of device, whose streams differ.
+        """
         for name in self.NAMES:
-            getattr(self, name).set_state(state[name])
+            try:
+                getattr(self, name).set_state(state[name])
+            except RuntimeError as error:
+                raise CheckpointError(
+                    f"a run goes on only on the kind of device where it began, got the random "
+                    f"stream {name!r} of another kind than {self.data.device.type}"
+                ) from error

@@ -14,7 +14,6 @@ from gan.nets import Generator
 from gan.priors import Prior
 from gan.randomness import stream
 
-
 NOISE_BLOCK = 1000
 """Draws of z at a time.  Another size would change the images that a seed gives."""
 
@@ -61,7 +60,7 @@ class GeneratorSampler:
         rng = stream(seed, "samples", next(self.G.parameters()).device)
         blocks = [self.prior.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))]
         z = torch.cat(blocks)[:n]
-        images = torch.cat([self.G(part) for part in z.split(self.batch_size)])
+        images = torch.cat([self.G(part) for part in torch.split(z, self.batch_size)])
         return images.view(n, *self.image_shape)
 
 

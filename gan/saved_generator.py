@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gan.config import RunConfig, run_config, to_dict
-from gan.errors import CheckpointError
+from gan.errors import CheckpointError, ConfigError
 from gan.nets import Generator, build_generator
 from gan.priors import build_prior
 from gan.randomness import stream
@@ -70,7 +70,8 @@ def load_generator(folder: Path, *, device: torch.device | str = "cpu") -> Saved
     """Read what `save_generator` wrote.
 
     Raises:
-        CheckpointError: if a file is missing or cut short, or the weights do not fit the config.
+        CheckpointError: if a file is missing or cut short, or the config is not valid, or the
+            weights do not fit it.
     """
     try:
         settings = json.loads((folder / CONFIG).read_text())
@@ -79,8 +80,17 @@ def load_generator(folder: Path, *, device: torch.device | str = "cpu") -> Saved
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
         G = empty_generator(config, n_pixels=channels * height * width)
         G.load_state_dict(tensors)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} holds no whole generator: {error}") from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        ConfigError,
+    ) as error:
+        reason = " ".join(str(error).split())  # torch lists what does not fit on many lines
+        raise CheckpointError(f"{folder} holds no whole generator: {reason}") from error
     G = G.to(device).eval().requires_grad_(False)
     return SavedGenerator(G=G, config=config, image_shape=(channels, height, width))
 

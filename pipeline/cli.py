@@ -32,6 +32,13 @@ app = typer.Typer(
 STAGES = ("data", "sweep", "evaluate", "promote", "report")
 FAILED, USAGE, REFUSED = 1, 2, 3
 
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
 Source = Annotated[
     str, typer.Argument(help="Name of a preset (quick, mnist), or path of a YAML file.")
 ]
@@ -52,13 +59,11 @@ def _options(
     ] = False,
 ) -> None:
     state.is_debug = debug
-    level = logging.DEBUG if debug else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
-    noisy = ("mlflow", "alembic", "ray", "optuna", "torch", "onnxscript", "urllib3", "matplotlib")
-    for name in noisy:
-        logging.getLogger(name).setLevel(logging.INFO if debug else logging.ERROR)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for package in ("gan", "tuning", "pipeline"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 class _State:

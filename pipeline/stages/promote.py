@@ -26,7 +26,7 @@ PROMOTION, ARTIFACT = "promotion.json", "generator"
 
 
 def run(work: Work) -> None:
-    """Write `promotion.json` and, unless the gate refuses, the folder `generator`.
+    """Write `promotion.json` and, unless the gate refuses, the champion's folder `generator`.
 
     Raises:
         ArtifactError: if the champion in the registry was altered.
@@ -46,6 +46,8 @@ def run(work: Work) -> None:
             run_id=_winner(work)["run_id"],
             replaces=champion,
         )
+    elif verdict.outcome == "unchanged" and champion is not None:
+        download(uri, champion, work.out / ARTIFACT)
     promotion = {
         "outcome": "promoted" if made else verdict.outcome,
         "model": model,

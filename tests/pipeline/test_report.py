@@ -1,0 +1,590 @@
+"""The report page: its claims, that it stands alone, what it survives (contract, invariance)."""
+
+import base64
+import io
+import math
+import re
+import shlex
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import matplotlib as mpl
+import pytest
+import yaml
+from numpy.testing import assert_allclose
+from PIL import Image
+
+from gan import metric_names
+from gan.config import load_config, to_dict, with_overrides
+from pipeline.report_figures import (
+    MAX_POINTS,
+    Curve,
+    Point,
+    learning_curves,
+    score_by_setting,
+    score_limits,
+    setting_text,
+)
+from pipeline.report_page import render_report, varied_settings
+
+VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
+CONFIG = load_config(
+    {
+        "name": "tiny-sweep",
+        "base": {
+            "train": {"n_steps": 400, "report_every": 50, "learning_rate": 0.05},
+            "evaluation": {"score_every": 100},
+        },
+        "sweep": {
+            "n_trials": 4,
+            "space": {
+                "train.d_steps": {"choice": [1, 2, 3]},
+                "discriminator.dropout_hidden": {"uniform": [0.0, 0.6]},
+                "prior.kind": {"choice": ["uniform", "gaussian"]},
+            },
+        },
+    }
+)
+SCORES = {
+    "parzen_ll_valid": 171.3,
+    "parzen_ll_valid_se": 2.4,
+    "parzen_sigma": 0.2154,
+    "parzen_ll_valid_fine": 174.0,
+    "parzen_sigma_fine": 0.2,
+    "parzen_ll_test": 168.1,
+    "parzen_ll_test_se": 2.2,
+    "parzen_ll_test_fine": 171.2,
+    "n_samples": 10_000,
+    "sample_seed": 7,
+}
+PROMOTION = {
+    "outcome": "promoted",
+    "model": "mnist-generator",
+    "version": "3",
+    "previous_version": "2",
+    "checks": [
+        {
+            "name": "beats_champion",
+            "passed": True,
+            "value": 14.2,
+            "limit": 2.0,
+            "reason": "14.2 standard errors above version 2",
+        }
+    ],
+}
+REFUSED = {
+    "outcome": "refused",
+    "version": None,
+    "checks": [
+        {
+            "name": "beats_champion",
+            "passed": False,
+            "value": 0.3,
+            "limit": None,
+            "reason": "0.3 standard errors above version 2, at least 2 needed.",
+        }
+    ],
+}
+
+
+def png(width=64, height=32):
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 128).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def a_trial(number, score, *, status="finished", n_steps=400, every=50, **fields):
+    """A trial whose score grows linearly to `score` nats; None: never scored."""
+    history = []
+    for step in range(every, n_steps + 1, every):
+        report = {
+            "step": step,
+            "d_loss": 1.3 - 0.1 * number,
+            "g_loss": 0.9,
+            "d_real_mean": 0.6,
+            "d_fake_mean": 0.4,
+            "images_seen": 100 * step,
+            "images_per_second": 4000.0,
+        }
+        if score is not None and step % 100 == 0:
+            report |= {
+                "parzen_ll_valid": score * step / n_steps,
+                "parzen_ll_valid_se": 2.0,
+                "parzen_sigma": 0.2154,
+            }
+        history.append(report)
+    best = {
+        "step": n_steps,
+        "parzen_ll_valid": score,
+        "parzen_ll_valid_se": 2.0,
+        "parzen_sigma": 0.2154,
+    }
+    return {
+        "trial": number,
+        "status": status,
+        "cause": None,
+        "overrides": {
+            "prior.kind": "gaussian",
+            "discriminator.dropout_hidden": 0.1 * number,
+            "train.d_steps": 1 + number % 3,
+        },
+        "seed": number,
+        "run_id": f"{number:032x}",
+        "step": n_steps,
+        "elapsed_seconds": 61.5,
+        "best": None if score is None else best,
+        "history": history,
+    } | fields
+
+
+TRIALS = [
+    a_trial(0, 150.0),
+    a_trial(1, 120.0, status="stopped", n_steps=200),
+    a_trial(2, 171.3),
+    a_trial(3, None, status="failed", n_steps=50, cause="losses must be finite, got nan"),
+]
+WITHOUT_FIGURES = [a_trial(2, 171.3, history=[], overrides={})]
+
+
+def page(**changes):
+    arguments = {
+        "name": "tiny-sweep",
+        "config": to_dict(CONFIG),
+        "trials": TRIALS,
+        "scores": SCORES,
+        "promotion": PROMOTION,
+        "samples_png": png(),
+        "best_trial": 2,
+        "mlflow_hint": "mlflow ui --backend-store-uri sqlite:///mlflow.db",
+    }
+    return Page(render_report(**(arguments | changes)))
+
+
+class Page(HTMLParser):
+    """Elements, texts and tables of a page; an element that is not closed in order is an error."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.source, self.elements, self.open, self.words = source, [], [], []
+        self.rows, self.code, self.headings = [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append(([], dict(attrs)))
+        elif tag in {"td", "th"}:
+            self.rows[-1][0].append("")
+        elif tag == "code":
+            self.code.append("")
+        elif tag in {"h1", "h2", "h3"}:
+            self.headings.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open or "script" in self.open:
+            return
+        self.words.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][0][-1] += data
+        if "code" in self.open:
+            self.code[-1] += data
+        if {"h1", "h2", "h3"} & set(self.open):
+            self.headings[-1] += data
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    def cells(self, first):
+        """The cells of the row that begins with `first`."""
+        rows = [[" ".join(cell.split()) for cell in cells] for cells, _ in self.rows]
+        (found,) = [row for row in rows if row and row[0] == first]
+        return found
+
+
+@pytest.fixture(scope="module")
+def full():
+    return page()
+
+
+# What the page claims
+
+
+@pytest.mark.parametrize(
+    ("changes", "best_trial", "verdict", "sentence"),
+    [
+        ({}, 2, "Trial 2 is the new champion", "version 3 and replaces version 2"),
+        ({"previous_version": None}, 2, "Trial 2 is the champion", "the first champion"),
+        ({"outcome": "unchanged"}, 2, "Trial 2 is the champion already", "version 3"),
+        (
+            REFUSED,
+            2,
+            "Trial 2 was not promoted",
+            "2 needed. Its champion stays version 2",
+        ),
+        (REFUSED | {"previous_version": None}, 2, "not promoted", "It has no champion yet."),
+        (None, 2, "Trial 2 leads the sweep", "has not been asked"),
+        (None, None, "No trial reached a score", "nothing to evaluate"),
+    ],
+)
+def test_headline_gives_the_verdict(changes, best_trial, verdict, sentence):
+    promotion = None if changes is None else PROMOTION | changes
+    report = page(trials=WITHOUT_FIGURES, promotion=promotion, best_trial=best_trial, scores=None)
+    assert verdict in report.headings[0]
+    assert sentence in report.text
+
+
+def test_scores_stand_with_their_standard_errors(full):
+    assert full.cells("Validation") == ["Validation", "171.3 ± 2.4", "174.0"]
+    assert full.cells("Test") == ["Test", "168.1 ± 2.2", "171.2"]
+    assert "10,000 samples, seed 7" in full.text
+
+
+def test_score_stands_beside_the_paper_and_real_images(full):
+    assert "The paper reports 225 ± 2 nats (Table 1" in full.text
+    assert "reach 241.2 ± 2.1 (measured)" in full.text
+    assert "56.9 nats below the paper and 73.1 below real images" in full.text
+    assert "Beside Table 1 of the paper" in full.headings
+
+
+def test_other_numbers_of_samples_are_not_compared_with_the_paper():
+    report = page(trials=WITHOUT_FIGURES, scores=SCORES | {"n_samples": 1_000})
+    assert "does not compare with either" in report.text
+    assert "below the paper" not in report.text
+    assert "Beside Table 1 of the paper" not in report.headings
+
+
+def test_another_data_set_is_not_compared_with_mnist():
+    config = to_dict(load_config({"base": {"data": {"dataset": "faces.npz"}}}))
+    report = page(trials=WITHOUT_FIGURES, config=config)
+    assert "Table 1" not in report.text
+    assert "319.7" not in report.text
+    assert "It rewards smooth pictures." in report.text
+
+
+@pytest.mark.parametrize(("score", "is_warned"), [(245.0, False), (246.0, True)])
+def test_score_above_real_images_is_a_warning(score, is_warned):
+    report = page(trials=WITHOUT_FIGURES, scores=SCORES | {"parzen_ll_test": score})
+    assert ("is a warning" in report.text) == is_warned
+
+
+def test_trials_are_ranked_by_score_and_failed_ones_come_last(full):
+    start = next(i for i, (cells, _) in enumerate(full.rows) if cells and cells[0] == "Rank")
+    rows = [[" ".join(c.split()) for c in cells] for cells, _ in full.rows[start + 1 : start + 5]]
+    assert [row[:3] for row in rows] == [
+        ["1", "2 ◆ winner", "171.3 ± 2.0"],
+        ["2", "0", "150.0 ± 2.0"],
+        ["3", "1", "120.0 ± 2.0"],
+        ["–", "3", "–"],
+    ]
+    assert full.rows[start + 1][1] == {"class": "winner"}
+    assert [row[7] for row in rows] == [
+        "● finished",
+        "● finished",
+        "○ stopped early",
+        "× failedlosses must be finite, got nan",
+    ]
+
+
+def test_failed_trial_with_the_best_score_has_no_rank_unless_it_is_the_winner():
+    bare = {"history": [], "overrides": {}}
+    trials = [a_trial(0, 150.0, **bare), a_trial(1, 160.0, status="failed", cause="out", **bare)]
+    assert page(trials=trials, best_trial=0).cells("–")[1:3] == ["1", "160.0 ± 2.0"]
+    assert page(trials=trials, best_trial=1).cells("1")[1:3] == ["1 ◆ winner", "160.0 ± 2.0"]
+
+
+def test_tie_is_won_by_the_winner():
+    report = page(
+        trials=[a_trial(i, 150.0, history=[], overrides={}) for i in range(2)], best_trial=1
+    )
+    assert report.cells("1")[1] == "1 ◆ winner"
+
+
+def test_settings_that_a_trial_does_not_override_come_from_the_base():
+    trials = [a_trial(0, 150.0), a_trial(1, 140.0, overrides={"train.momentum": 0.9})]
+    report = page(trials=trials, best_trial=0)
+    assert report.cells("2")[4:8] == ["1", "0.5", "uniform", "0.9"]
+    assert report.cells("1")[4:8] == ["1", "0", "gaussian", "0.5"]
+    assert report.source.count("inherited") == 1 + 4  # the style, and one in each empty place
+
+
+def test_settings_are_ordered_k_dropout_prior_rest():
+    overrides = ["train.momentum", "prior.dim", "generator.dropout_hidden", "train.d_steps"]
+    trials = [{"overrides": {key: 1}} for key in overrides]
+    assert varied_settings(trials) == list(reversed(overrides))
+
+
+def test_gate_checks_are_listed(full):
+    row = ["beats_champion", "✓ passed", "14.2 standard errors above version 2", "14.2", "2"]
+    assert full.cells("beats_champion") == row
+    refused = page(trials=WITHOUT_FIGURES, promotion=PROMOTION | REFUSED).cells("beats_champion")
+    assert (refused[1], refused[4]) == ("× not passed", "–")
+
+
+def test_configuration_shows_what_the_winner_changed(full):
+    assert full.cells("train.d_steps") == ["train.d_steps", "varied, else 1", "3"]
+    assert full.cells("train.learning_rate") == ["train.learning_rate", "0.05", ""]
+    assert full.cells("train.decay_per_step")[1] == "1.000004"
+    assert full.cells("sweep.space.train.d_steps.choice")[1] == "[1, 2, 3]"
+
+
+def test_preset_and_train_command_give_back_the_configuration(full):
+    (preset,) = [code for code in full.code if code.startswith("name: ")]
+    assert load_config(yaml.safe_load(preset)) == CONFIG
+    assert "defaults" in full.text
+    assert "n_valid" not in preset
+    (command,) = [code for code in full.code if code.startswith("gan train ")]
+    words = shlex.split(command)
+    assert words[:3] == ["gan", "train", "tiny-sweep.yaml"]
+    assert words[3::2] == ["--set"] * 4
+    expected = with_overrides(CONFIG.base, {**TRIALS[2]["overrides"], "seed": 2})
+    assert load_config(yaml.safe_load(preset), words[4::2]).base == expected
+
+
+def test_train_command_quotes_lists_and_small_numbers():
+    overrides = {"generator.hidden": [512, 512], "train.learning_rate": 1e-5}
+    report = page(trials=[a_trial(2, 150.0, overrides=overrides)])
+    (command,) = [code for code in report.code if code.startswith("gan train ")]
+    config = load_config({}, shlex.split(command)[4::2])
+    assert config.base.generator.hidden == (512, 512)
+    assert_allclose(config.base.train.learning_rate, 1e-5, rtol=1e-12, atol=0)
+    assert "[512, 512]" in report.cells("1")
+
+
+def test_glossary_explains_every_metric(full):
+    names = [value for key, value in vars(metric_names).items() if key.isupper()]
+    assert len(names) >= 14
+    assert [name for name in names if name not in full.code] == []
+
+
+def test_page_tells_how_to_open_mlflow_and_which_run_won(full):
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in full.code
+    assert TRIALS[2]["run_id"] in full.code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(90.4, "90 s"), (526, "8 min 46 s"), (7_500, "2 h 5 min")]
+)
+def test_training_time_is_said_as_a_person_says_it(seconds, text):
+    trials = [WITHOUT_FIGURES[0] | {"elapsed_seconds": seconds}]
+    assert f" {text} summed" in page(trials=trials).text
+
+
+def test_samples_are_inside_the_page_at_a_whole_zoom(full):
+    (picture,) = full.all("img")
+    assert base64.b64decode(picture["src"].removeprefix("data:image/png;base64,")) == png()
+    assert (picture["width"], picture["height"]) == ("640", "320")
+    assert "trial 2" in picture["alt"]
+
+
+# It stands alone, and all can read it
+
+
+def test_page_refers_to_nothing_outside_itself(full):
+    assert not re.search(r"https?:|@import|url\((?!#)", full.source)
+    links = [a[key] for _, a in full.elements for key in ("src", "href") if key in a]
+    assert len(links) > 20
+    ids = [attrs["id"] for _, attrs in full.elements if "id" in attrs]
+    for link in links:
+        assert link.startswith("data:") or link.removeprefix("#") in ids
+    assert len(set(ids)) == len(ids)
+    (policy,) = [a["content"] for a in full.all("meta") if a.get("http-equiv")]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_figures_and_tables_are_described(full):
+    assert len(full.all("svg")) == 1 + 4 + 3
+    drawings = [a for a in full.all("div") if a.get("role") == "img"]
+    assert len([a for a in drawings if len(a["aria-label"]) > 20]) == len(full.all("svg"))
+    assert all("scope" in attrs for attrs in full.all("th"))
+    assert full.all("html") == [{"lang": "en"}]
+
+
+def test_what_others_wrote_is_text_and_not_markup():
+    evil = "<script>alert('1')</script> & $x_$ \" id="
+    trials = [a_trial(2, 150.0, cause=evil, overrides={"data.test_path": evil})]
+    check = PROMOTION["checks"][0] | {"reason": evil, "passed": False}
+    promotion = PROMOTION | {"model": evil, "checks": [check], "outcome": "refused"}
+    report = page(name=evil, trials=trials, promotion=promotion, mlflow_hint=evil)
+    assert len(report.all("script")) == 1
+    assert report.source.count("<script") == 1
+    assert evil in report.code
+    assert evil in report.headings[0] + report.text
+
+
+# Invariance
+
+
+def test_same_data_give_the_same_bytes_whatever_the_style_in_use(full, monkeypatch):
+    monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "path")
+    assert page().source == full.source
+    assert mpl.rcParams["font.size"] == 30.0
+
+
+# What it survives
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trials": [a_trial(2, 150.0)], "scores": None}, "has not been evaluated"),
+        ({"trials": [a_trial(2, 150.0, overrides={})]}, "No setting was varied."),
+        ({"trials": [a_trial(2, 150.0), a_trial(1, None)]}, "leads"),
+        ({"trials": [a_trial(2, 150.0), a_trial(1, math.nan)]}, "leads"),
+        ({"trials": [a_trial(2, 150.0, history=[])]}, "No trial has reported a step."),
+        (
+            {"trials": [a_trial(0, None)], "best_trial": None, "scores": None},
+            "No trial has a score",
+        ),
+        ({"trials": [], "best_trial": None, "scores": None}, "No trial reached a score"),
+        ({"trials": WITHOUT_FIGURES, "samples_png": None}, "What this score cannot tell"),
+    ],
+)
+def test_page_survives(changes, sentence):
+    report = page(promotion=None, **changes)
+    assert sentence in report.text
+    assert " nan " not in report.text
+
+
+def test_all_trials_failed_before_they_reported():
+    trials = [a_trial(i, None, status="failed", history=[], cause="boom") for i in range(3)]
+    report = page(trials=trials, best_trial=None, scores=None, promotion=None, samples_png=None)
+    assert "0 finished, 0 stopped early, 3 failed" in report.text
+    assert report.all("svg") == []
+
+
+def test_sweep_of_64_long_trials_stays_under_a_megabyte_and_a_half():
+    trials = [a_trial(i, 100.0 + i, n_steps=5_000, every=5) for i in range(64)]
+    report = page(trials=trials, best_trial=63)
+    assert len(report.source.encode()) < 1_500_000
+    assert "Trial 63 is the new champion" in report.text
+
+
+@pytest.mark.parametrize("best_trial", [3, 9])
+def test_winner_must_have_a_score(best_trial):
+    message = rf"best_trial must be one of the trials with a score \[0, 1, 2\], got {best_trial}"
+    with pytest.raises(ValueError, match=message):
+        page(best_trial=best_trial)
+
+
+def test_samples_must_be_a_png():
+    with pytest.raises(ValueError, match=r"samples_png must be a PNG file, got .* b'GIF89a'"):
+        page(samples_png=b"GIF89a")
+
+
+# Figures
+
+
+def marks(svg):
+    """Hint -> (x, y) of each mark, in units of the SVG, y downwards."""
+    pattern = r'<title>([^<]*)</title>.*?<use href="[^"]*" x="([\d.]+)" y="([\d.]+)"'
+    return {name: (float(x), float(y)) for name, x, y in re.findall(pattern, svg, re.DOTALL)}
+
+
+def test_marks_lie_at_their_scores_and_those_below_the_axis_on_its_edge():
+    scores = {"a": 100.0, "b": 150.0, "c": 200.0, "d": -900.0, "e": None}
+    points = [Point(name, 1, score, 2.0) for name, score in scores.items()]
+    found = marks(score_by_setting("f", points, xlabel="k", limits=(100.0, 200.0)))
+    heights = {name: y for name, (_, y) in found.items()}
+    assert_allclose(heights["b"], (heights["a"] + heights["c"]) / 2, rtol=1e-6, atol=0)
+    assert heights["c"] < heights["b"]
+    assert_allclose([heights["d"], heights["e"]], heights["a"], rtol=1e-6, atol=0)
+
+
+def test_few_numbers_and_words_get_strips_and_many_numbers_an_axis():
+    def places(values):
+        points = [Point(str(i), value, 1.0, 0.1) for i, value in enumerate(values)]
+        found = marks(score_by_setting("f", points, xlabel="s", limits=(0.0, 2.0)))
+        return [found[str(i)][0] for i in range(len(values))]
+
+    few = places([1, 100, 2])
+    assert_allclose(few[1] - few[2], few[2] - few[0], rtol=1e-4, atol=0)
+    many = places([0, 1, 2, 3, 4, 5, 100])
+    assert_allclose(many[6] - many[0], 100 * (many[1] - many[0]), rtol=1e-3, atol=0)
+    words = places(["b", "a", "b"])
+    assert words[1] < words[0] < words[2]
+
+
+def test_logarithmic_range_gets_a_logarithmic_axis():
+    points = [Point(str(i), 10.0**-i, 1.0, 0.1) for i in range(7)]
+    found = marks(score_by_setting("f", points, xlabel="s", limits=(0.0, 2.0), is_log=True))
+    x = [found[str(i)][0] for i in range(7)]
+    assert_allclose([a - b for a, b in pairwise(x)], x[0] - x[1], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["non_saturating", "minimax"])
+def test_equilibrium_line_of_g_lies_where_the_loss_is_at_equilibrium(kind):
+    at_rest = {"non_saturating": math.log(2), "minimax": math.log(1 / 2)}[kind]
+    trial = a_trial(2, 150.0, overrides={"train.generator_loss": kind})
+    for report in trial["history"]:
+        report |= {"g_loss": at_rest, "d_loss": math.log(4)}
+    source = page(trials=[trial], scores=None, promotion=None).source
+    for name in ("d_loss", "g_loss"):
+        svg = source[source.index(f'id="{name}-figure_1"') :].partition("</svg>")[0]
+        (level,) = re.findall(r'd="M [\d.]+ ([\d.]+) \nL [\d.]+ \1 \n"[^>]*dasharray', svg)
+        (curve,) = re.findall(r'<title>trial 2</title>\s*<path d="M [\d.]+ ([\d.]+)', svg)
+        assert_allclose(float(level), float(curve), rtol=0, atol=0.02)
+
+
+def test_losses_of_different_kinds_do_not_share_an_axis():
+    other = a_trial(0, 100.0, overrides={"train.generator_loss": "minimax"})
+    source = page(trials=[other, a_trial(2, 150.0)]).source
+    panels = {
+        name: source[source.index(f'id="{name}-figure_1"') :].partition("</svg>")[0]
+        for name in ("d_loss", "g_loss")
+    }
+    assert "<title>trial 0</title>" in panels["d_loss"]
+    assert "<title>trial 0</title>" not in panels["g_loss"]
+    assert "<title>trial 2</title>" in panels["g_loss"]
+
+
+@pytest.mark.parametrize("n", [1, MAX_POINTS, MAX_POINTS + 1, 5_003])
+def test_long_curves_are_thinned_and_keep_both_ends(n):
+    # Values that jump, so that matplotlib itself drops no point as lying on a line.
+    curve = Curve("c", range(1, n + 1), [i * i % 7 / 7 for i in range(n)], is_winner=True)
+    svg = learning_curves("f", [curve], ylabel="y", limits=(-1.0, 2.0))
+    (path,) = re.findall(r'<title>c</title>\s*<path d="([^"]*)"', svg)
+    places = [float(x) for x in re.findall(r"[ML] ([\d.]+)", path)]
+    assert len(places) <= MAX_POINTS + 1
+    assert len(places) >= min(n, MAX_POINTS // 2)
+    assert places == sorted(places)
+    assert_allclose(marks(svg)["c"][0], places[-1], rtol=0, atol=0.02)
+
+
+def test_collapsed_trials_do_not_flatten_the_others():
+    assert_allclose(
+        score_limits([100.0, 90.0, 80.0], spreads=2), (78.8, 101.2), rtol=1e-12, atol=0
+    )
+    low, high = score_limits([100.0, 90.0, 80.0, 95.0, -700.0], spreads=2)
+    assert_allclose((low, high), (78.8, 101.2), rtol=1e-12, atol=0)
+    assert score_limits([100.0, 90.0, -700.0], spreads=2, shown=[-700.0])[0] < -700
+    assert score_limits([5.0], spreads=2) == (4.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.1235"),
+        (3, "3"),
+        (True, "true"),
+        (None, "null"),
+        ("gaussian", "gaussian"),
+        ([512, 0.25], "[512, 0.25]"),
+    ],
+)
+def test_settings_are_written_as_a_person_writes_them(value, text):
+    assert setting_text(value) == text
