@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from gan.errors import ConfigError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+SPACE = "sweep.space."
 
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
@@ -238,7 +239,8 @@ def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) ->
     Args:
         settings: nested mapping as read from YAML; states only differences from the defaults.
         assignments: `a.b=value` each, the value in YAML; a path that does not begin with a field
-            of `PipelineConfig` lies in `base`, so `train.n_steps=100` sets `base.train.n_steps`.
+            of `PipelineConfig` lies in `base`, so `train.n_steps=100` sets `base.train.n_steps`,
+            and `sweep.space.train.d_steps.choice=[1, 2]` replaces one dimension of the space.
 
     Raises:
         ConfigError: with every problem found, each by its dotted path.
@@ -252,6 +254,11 @@ def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) ->
             value = read_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError([f"{path}: not a YAML value: {text!r}"]) from error
+        if path.startswith(SPACE):
+            # The keys of a space are dotted paths themselves; what follows the last dot is a kind.
+            key, _, kind = path.removeprefix(SPACE).rpartition(".")
+            tree.setdefault("sweep", {}).setdefault("space", {})[key] = {kind: value}
+            continue
         in_pipeline = path.split(".")[0] in field_names(PipelineConfig)
         set_path(tree, path if in_pipeline else f"base.{path}", value)
     config: PipelineConfig = _validate(PipelineConfig, tree)

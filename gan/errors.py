@@ -25,6 +25,10 @@ class ConfigError(GanError):
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the way from a worker to the driver: the default replays the joined text."""
+        return type(self), (self.problems,)
+
 
 class DatasetError(GanError):
     """A data file is missing, altered, or not what it says."""

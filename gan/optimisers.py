@@ -14,8 +14,8 @@ class Descent:
 
     Source: the released code's `ExponentialDecay` and `MomentumAdjustor` (mnist.yaml).
     Differs: momentum grows at every update rather than once an epoch; the velocity is kept before
-    the learning rate is multiplied in, which changes a step by less than 1e-5 of its size; and for
-    k > 1 G's schedules go by its own updates, where the released code's go by minibatches.
+    the learning rate is multiplied in, so a gradient of i updates ago weighs 1.000004^-i times as
+    much; and for k > 1 G's schedules go by its own updates, the released code's by minibatches.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ inside.  Its tags have the SHA-256 of the artifact's manifest, so that what the 
 hands out is checked against what the database knows, file by file.
 """
 
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from tuning.tracking import _store as store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 CHAMPION = "champion"
 WEIGHTS_TAG = "gan.weights_sha256"
@@ -94,7 +96,8 @@ def find_version(uri: str, reference: str) -> GeneratorVersion:
         versions = {str(v.version): v for v in client.search_model_versions(f"name = '{model}'")}
         if not versions:
             models = sorted(found.name for found in client.search_registered_models())
-            raise ArtifactNotFound(f"there is no model {model!r}; {_known('models', models)}")
+            known = _known("models", models)
+            raise ArtifactNotFound(f"there is no version of {model!r}; {known}")
         if not number:
             alias = alias or CHAMPION
             aliases = _aliases(client, model)
@@ -136,7 +139,7 @@ def download(uri: str, source: GeneratorVersion, dest: Path) -> Manifest:
                 raise ArtifactError(f"the artifact of {source} is not the one that was registered")
             return verify(scratch)
     except OSError as error:
-        raise ArtifactError(f"{dest} could not be written: {error.strerror or error}") from error
+        raise ArtifactError(f"{dest} could not be written: {error}") from error
 
 
 def register(
@@ -171,27 +174,22 @@ def register(
         # A copy: what is verified is what is logged, under a name that does not vary.
         folder = shutil.copytree(artifact, Path(scratch) / ARTIFACT, symlinks=True)
         manifest = verify(folder)
+        tags = {
+            WEIGHTS_TAG: manifest.weights_sha256,
+            MANIFEST_TAG: sha256(folder / MANIFEST),
+            **({PREVIOUS_TAG: replaces.version} if replaces else {}),
+            **{f"gan.{name}": f"{value:.6g}" for name, value in manifest.scores.items()},
+        }
         with store(uri) as client:
-            model_id = _log_model(client, folder, run_id=run_id)
-            made = _create_version(
-                client,
-                model,
-                model_id=model_id,
-                run_id=run_id,
-                tags={
-                    WEIGHTS_TAG: manifest.weights_sha256,
-                    MANIFEST_TAG: sha256(folder / MANIFEST),
-                    **({PREVIOUS_TAG: replaces.version} if replaces else {}),
-                    **{f"gan.{name}": f"{value:.6g}" for name, value in manifest.scores.items()},
-                },
-            )
+            logged = _log_model(client, folder, run_id=run_id)
+            made = _create_version(client, model, logged, tags=tags)
         download(uri, made, Path(scratch) / "as_stored")
     _crown(uri, made, replaces=replaces)
     return made
 
 
-def _log_model(client: "MlflowClient", folder: Path, *, run_id: str) -> str:
-    """The id of a logged model, READY, that holds the artifact and the code that serves it."""
+def _log_model(client: "MlflowClient", folder: Path, *, run_id: str) -> "LoggedModel":
+    """A logged model, READY, that holds the artifact and the code that serves it."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     run = client.get_run(run_id)
@@ -202,9 +200,8 @@ def _log_model(client: "MlflowClient", folder: Path, *, run_id: str) -> str:
         path = Path(scratch) / "model"
         _save_model(path, folder, model_id=logged.model_id, run_id=run_id)
         client.log_model_artifacts(logged.model_id, str(path))
-    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
 
 
 def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None:
@@ -217,7 +214,6 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
         import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
-    from pandas import DataFrame  # type: ignore[import-untyped]
 
     shape = load_artifact(folder).image_shape
     mlflow.pyfunc.save_model(
@@ -229,7 +225,7 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
             inputs=Schema([ColSpec("long", "n"), ColSpec("long", "seed")]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
         ),
-        input_example=DataFrame({"n": [2], "seed": [0]}),
+        input_example={"n": [2], "seed": [0]},
         pip_requirements=[
             f"{package}=={installed_version(package).partition('+')[0]}"
             for package in REQUIREMENTS
@@ -238,7 +234,7 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
 
 
 def _create_version(
-    client: "MlflowClient", model: str, *, model_id: str, run_id: str, tags: Mapping[str, str]
+    client: "MlflowClient", model: str, logged: "LoggedModel", *, tags: Mapping[str, str]
 ) -> GeneratorVersion:
     """A new version, READY; the registered model is made if it is not there."""
     from mlflow.exceptions import MlflowException
@@ -248,11 +244,14 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(
-        model, f"models:/{model_id}", run_id=run_id, model_id=model_id, tags=tags
-    )
+    # By its place: MLflow would look `models:/<id>` up in the global store, not in this one.
+    source, run_id, model_id = logged.artifact_location, logged.source_run_id, logged.model_id
+    made = client.create_model_version(model, source, run_id=run_id, model_id=model_id, tags=tags)
     if made.status != "READY":
         raise PipelineError(f"version {made.version} of {model!r} must be READY, is {made.status}")
+    versions = [{"name": model, "version": made.version}]
+    # The UI's link from the run's model to the version.
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(versions)})
     return _version(client, model, made.version)
 
 

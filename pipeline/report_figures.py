@@ -302,7 +302,7 @@ def setting_text(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _thin(values: Sequence[Any]) -> list[Any]:

@@ -355,7 +355,7 @@ def _yaml(value: Any) -> str:
 
 
 def _nats(value: float | None, standard_error: float | None = None) -> str:
-    if value is None or not _is_finite(value):
+    if value is None:
         return "–"
     text = f"{value:.1f}".replace("-", "−")
     return text if standard_error is None else f"{text} ± {standard_error:.1f}"

@@ -57,7 +57,7 @@ class ResumableASHA(ASHAScheduler):
             return str(TrialScheduler.CONTINUE)
         action = str(super().on_trial_result(tune_controller, _key(trial), result))
         # A trial ends by itself at its last step; told to stop there it would look cut short.
-        return str(TrialScheduler.CONTINUE) if result["step"] >= self._max_t else action
+        return str(TrialScheduler.CONTINUE) if result["step"] >= _n_steps(trial) else action
 
     def on_trial_complete(
         self, tune_controller: Any, trial: Trial, result: dict[str, Any]
@@ -72,3 +72,8 @@ class ResumableASHA(ASHAScheduler):
 
 def _key(trial: Trial) -> _Key:
     return _Key(str(trial.config["index"]))
+
+
+def _n_steps(trial: Trial) -> int:
+    """Steps of a trial as its own settings have them: a sweep may vary them."""
+    return int(trial.config["spec"]["run"]["train"]["n_steps"])

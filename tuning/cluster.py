@@ -2,6 +2,11 @@
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from tuning.errors import TuningError
 
@@ -21,6 +26,8 @@ _ENVIRONMENT = {
     # Snapshots of the tuner are never read: the ledger is what a sweep resumes from.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A data set may be named by a relative path.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -39,12 +46,15 @@ def connect() -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     workers = {name: os.environ[name] for name in _ENVIRONMENT}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        options |= {"address": address, "runtime_env": {"env_vars": workers}}
+    else:
+        # Not one that `ray start` has left here, whose workers inherit nothing from this process.
+        options |= {"address": "local", "include_dashboard": False}
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": workers})
-        else:
-            # What its workers need, they inherit.
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with _keeping_sigterm():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
         raise TuningError(f"{where} could not be reached: {_first_line(error)}") from error
@@ -57,21 +67,59 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def require_resources(*, cpus: float, gpus: float) -> None:
-    """Refuse a trial that no node could ever hold; the tuner would wait for it without end.
+def trial_slots(*, cpus: float, gpus: float) -> int:
+    """How many trials the nodes of the cluster hold at once.
+
+    Args:
+        cpus: of one trial.
+        gpus: of one trial.
 
     Raises:
-        TuningError: naming the resource.
+        TuningError: if no node holds one: the tuner would wait for it without end.
     """
+    wanted = {"CPU": cpus, "GPU": gpus}
+    nodes = [node["Resources"] for node in _nodes()]
+    slots = sum(
+        min(int(node.get(name, 0) / n + 1e-6) for name, n in wanted.items() if n) for node in nodes
+    )
+    if slots == 0:
+        found = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
+        raise TuningError(
+            f"no node of the cluster has the {cpus:g} CPUs and {gpus:g} GPUs of one trial "
+            f"(sweep.cpus_per_trial, sweep.gpus_per_trial): they have {found}"
+        )
+    return slots
+
+
+def require_shared_store(uri: str) -> None:
+    """Refuse an MLflow store in a file if trials run on more than one machine.
+
+    Raises:
+        TuningError: naming the store.
+    """
+    machines = {node["NodeManagerAddress"] for node in _nodes()}
+    if len(machines) > 1 and uri.startswith("sqlite:"):
+        raise TuningError(
+            f"MLFLOW_TRACKING_URI must name a server that all {len(machines)} machines of the "
+            f"cluster reach, got {uri}"
+        )
+
+
+def _nodes() -> list[dict[str, Any]]:
     import ray
 
-    total = ray.cluster_resources()
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if wanted > total.get(name, 0):
-            raise TuningError(
-                f"sweep.{name.lower()}s_per_trial is {wanted:g}, but the cluster has "
-                f"{total.get(name, 0):g} in all"
-            )
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Give SIGTERM back its handler, which `ray.init` replaces."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What a sweep leaves on disk, from which it can always go on.
 
-    SWEEP/sweep.json                      configuration, digests, versions
+    SWEEP/sweep.json                      configuration
+    SWEEP/id                              sets it apart from every other sweep of that name
     SWEEP/trials/0003/trial.json          index and settings, written when the trial is proposed
     SWEEP/trials/0003/checkpoints/        as gan.checkpoint writes them
     SWEEP/trials/0003/result.json         written once, when the trial has ended
@@ -11,12 +12,15 @@ pickles, and call a trial finished that a time budget cut short.
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal
+from uuid import uuid4
 
 from gan.checkpoint import META, checkpoint_path, list_checkpoints
 from gan.config import (
@@ -27,12 +31,16 @@ from gan.config import (
     to_dict,
     with_overrides,
 )
+from gan.errors import ConfigError
 from gan.files import write_atomically
 from gan.metric_names import PARZEN_LL_VALID
 from tuning.errors import TuningError
 
 TrialStatus = Literal["finished", "stopped", "failed"]
-"""`finished`: all its steps; `stopped`: early, by a scheduler; `failed`: see `cause`."""
+"""`finished`: all its steps; `stopped`: early, see `cause`; `failed`: see `cause`."""
+
+StopCause = Literal["interrupted", "time budget", "asha"]
+"""Why a trial was stopped: by the user, by the clock, or by its scheduler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +105,17 @@ class Ledger:
         """Write the sweep's configuration, or check that the one there is the same.
 
         Raises:
-            TuningError: if the folder belongs to a sweep with another configuration.
+            TuningError: if the folder belongs to a sweep with another configuration, or cannot
+                be written.
         """
         file = self.folder / "sweep.json"
-        if file.exists():
-            if digest(self.config()) != digest(config):
-                raise TuningError(f"{self.folder} holds a sweep with another configuration")
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(to_dict(config), indent=2) + "\n")
+        if not file.exists():
+            _write(file, json.dumps(to_dict(config), indent=2) + "\n")
+        elif digest(self.config()) != digest(config):
+            raise TuningError(
+                f"{self.folder} holds a sweep with another configuration: resume that one by "
+                f"`gan sweep --resume {self.name}`, or choose another folder"
+            )
 
     def config(self) -> PipelineConfig:
         """The configuration the sweep was started with.
@@ -115,22 +125,49 @@ class Ledger:
         """
         try:
             return load_config(json.loads((self.folder / "sweep.json").read_text()))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ConfigError) as error:
             raise TuningError(f"{self.folder} holds no sweep: {error}") from error
+
+    def key(self) -> str:
+        """A name for MLflow that no other sweep has.
+
+        The folder's name alone is also that of the sweep that lay there before, and of one with
+        the same configuration that somebody else runs on the same server.
+
+        Raises:
+            TuningError: if the folder cannot be written.
+        """
+        file = self.folder / "id"
+        if not file.exists():
+            _write(file, uuid4().hex[:8])
+        return f"{self.name}-{file.read_text()}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep every other process from running this sweep.
 
         Raises:
-            TuningError: if one does already.
+            TuningError: if one does already, or if the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a+") as file:
-            try:
-                flock(file, LOCK_EX | LOCK_NB)
-            except OSError as error:
-                raise TuningError(f"sweep {self.name} is being run by another process") from error
+        with _locked(self.folder / "lock", what=f"sweep {self.name}", patience_seconds=0):
+            yield
+
+    @contextmanager
+    def writing(self, index: int, *, patience_seconds: float = 120.0) -> Iterator[None]:
+        """Keep every other process from writing trial `index`.
+
+        When a driver is killed, its workers on other nodes go on until the cluster notices.
+
+        Args:
+            index: of the trial.
+            patience_seconds: how long to wait for such a worker to end.
+
+        Raises:
+            TuningError: if it does not, or if the folder cannot be written.
+        """
+        file = self.trial_folder(index) / "lock"
+        what = f"trial {index} of {self.name}"
+        with _locked(file, what=what, patience_seconds=patience_seconds):
             yield
 
     @property
@@ -138,22 +175,35 @@ class Ledger:
         """A file that exists while the sweep is being stopped by its user."""
         return self.folder / "interrupted"
 
+    @property
+    def expiry(self) -> Path:
+        """A file that exists once the time budget of the sweep is spent."""
+        return self.folder / "expired"
+
+    def stop_cause(self) -> StopCause:
+        """Why a trial of this sweep is being stopped."""
+        # An NFS client believes for up to a minute that a file is still missing, unless it has
+        # written to the folder.
+        with TemporaryFile(dir=self.folder):
+            pass
+        if self.interruption.exists():
+            return "interrupted"
+        return "time budget" if self.expiry.exists() else "asha"
+
     def trial_folder(self, index: int) -> Path:
         """Where trial `index` keeps its files."""
         return self.folder / "trials" / f"{index:04d}"
 
     def propose(self, index: int, overrides: Mapping[str, Any]) -> None:
         """Record the settings of a trial before it starts."""
-        folder = self.trial_folder(index)
-        folder.mkdir(parents=True, exist_ok=True)
         content = {"trial": index, "overrides": dict(overrides)}
-        write_atomically(folder / "trial.json", json.dumps(content))
+        _write(self.trial_folder(index) / "trial.json", json.dumps(content))
 
     def proposals(self) -> dict[int, dict[str, Any]]:
         """Settings of every trial that was proposed, by index."""
-        files = sorted((self.folder / "trials").glob("[0-9]*/trial.json"))
+        files = (self.folder / "trials").glob("[0-9]*/trial.json")
         contents = [json.loads(file.read_text()) for file in files]
-        return {content["trial"]: content["overrides"] for content in contents}
+        return dict(sorted((content["trial"], content["overrides"]) for content in contents))
 
     def result(self, index: int) -> TrialResult | None:
         """How trial `index` ended, or None while it has not."""
@@ -167,8 +217,7 @@ class Ledger:
 
     def write_result(self, result: TrialResult) -> None:
         """Record how a trial ended."""
-        file = self.trial_folder(result.trial) / "result.json"
-        write_atomically(file, json.dumps(asdict(result)))
+        _write(self.trial_folder(result.trial) / "result.json", json.dumps(asdict(result)))
 
     def forget_failure(self, index: int) -> None:
         """Let a trial that failed be tried again."""
@@ -188,12 +237,46 @@ class Ledger:
                 meta: dict[str, Any] = json.loads((path / META).read_text())
             except (OSError, ValueError):
                 continue  # the trial itself verifies, warns and falls back when it resumes
-            return meta
+            return {name: value for name, value in meta.items() if name != "step"}
         return {}
 
     def checkpoint_path(self, index: int, *, step: int) -> Path:
         """Where trial `index` has its checkpoint of a step."""
         return checkpoint_path(self.trial_folder(index) / "checkpoints", step=step)
+
+
+def _write(file: Path, content: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, content)
+    except OSError as error:
+        raise TuningError(f"{file} could not be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked(path: Path, *, what: str, patience_seconds: float) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise TuningError(f"{path} could not be written: {error.strerror or error}") from error
+    with file:
+        deadline = time.monotonic() + patience_seconds
+        while not _try_lock(file):
+            if time.monotonic() >= deadline:
+                raise TuningError(f"{what} is being run by another process")
+            time.sleep(0.1)
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise TuningError(f"{file.name} could not be locked: {error.strerror}") from error
+    return True
 
 
 def trial_run(config: PipelineConfig, index: int, overrides: Mapping[str, Any]) -> RunConfig:

@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 
 from gan.config import SweepConfig
 from gan.metric_names import PARZEN_LL_VALID
+from gan.randomness import stream_seed
 from tuning.ledger import Ledger, best_report
 from tuning.space import Choice, Dimension, IntegerRange, Space, grid_points, random_point
 
@@ -50,14 +51,17 @@ class OptunaProposer:
     def __init__(self, space: Space, *, n_trials: int, seed: int) -> None:
         self.n_trials = n_trials
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._space = space
+        self._study = optuna.create_study(direction="maximize")
+        self._space, self._seed = space, seed
         self._distributions = {path: _distribution(dim) for path, dim in space.items()}
         self._asked: dict[int, optuna.trial.Trial] = {}
 
     def propose(self, index: int) -> dict[str, Any]:
         """Settings of trial `index`: dotted path -> value."""
+        # A stream for each trial: a sampler that began anew with a resumed sweep would propose
+        # the first trials again.
+        seed = stream_seed(self._seed, f"trial/{index}") % 2**32
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         trial = self._study.ask(self._distributions)
         self._asked[index] = trial
         return {path: _from_optuna(self._space[path], v) for path, v in trial.params.items()}

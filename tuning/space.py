@@ -43,9 +43,9 @@ class Interval:
             return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         return float(rng.uniform(self.low, self.high))
 
-    def probes(self) -> tuple[float, float]:
-        """Values whose validity implies that of all others."""
-        return self.low, self.high
+    def probes(self) -> tuple[float, ...]:
+        """Values whose validity implies that of all others, among them one with a fraction."""
+        return self.low, self.low + (self.high - self.low) / math.pi, self.high
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,12 @@ class IntegerRange:
         """Each number with the same probability."""
         return int(rng.integers(self.low, self.high + 1))
 
-    def probes(self) -> tuple[int, int]:
-        """Values whose validity implies that of all others."""
-        return self.low, self.high
+    def probes(self) -> tuple[int, ...]:
+        """Values whose validity implies that of all others.
+
+        Not the ends alone, since one setting may have to divide another.
+        """
+        return *range(self.low, self.high, 1 + (self.high - self.low) // 100), self.high
 
 
 Dimension = Choice | Interval | IntegerRange
@@ -84,9 +87,9 @@ def parse_space(spec: Mapping[str, Mapping[str, list[Any]]], base: RunConfig) ->
             problems.append(f"sweep.space: there is no setting {path}{hint}")
             continue
         try:
-            space[path] = _dimension(path, kinds)
-            for value in space[path].probes():
-                with_overrides(base, {path: value})
+            dimension = _dimension(path, kinds)
+            values = tuple(_accepted(base, path, value) for value in dimension.probes())
+            space[path] = Choice(values) if isinstance(dimension, Choice) else dimension
         except ConfigError as error:
             problems.extend(f"sweep.space: {problem}" for problem in error.problems)
     if problems:
@@ -119,6 +122,11 @@ def _axes(space: Space) -> Iterator[tuple[Any, ...]]:
         yield dimension.values
 
 
+def _accepted(base: RunConfig, path: str, value: Any) -> Any:
+    """A value as the configuration takes it: YAML reads 1e-3 as a string, say."""
+    return flatten(to_dict(with_overrides(base, {path: value})))[path]
+
+
 def _dimension(path: str, kinds: Mapping[str, list[Any]]) -> Dimension:
     if len(kinds) != 1:
         raise ConfigError([f"{path}: takes one of choice, uniform, loguniform, randint"])
@@ -133,14 +141,25 @@ def _dimension(path: str, kinds: Mapping[str, list[Any]]) -> Dimension:
 
 
 def _range(path: str, kind: str, values: list[Any]) -> Dimension:
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [number for value in values if (number := _number(value)) is not None]
     if len(values) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
         raise ConfigError([f"{path}: {kind} takes [low, high] with low < high, got {values}"])
     low, high = numbers
     if kind == "randint":
-        if not (float(low).is_integer() and float(high).is_integer()):
+        if not (low.is_integer() and high.is_integer()):
             raise ConfigError([f"{path}: randint takes whole numbers, got {values}"])
         return IntegerRange(int(low), int(high))
     if kind == "loguniform" and low <= 0:
         raise ConfigError([f"{path}: loguniform takes low > 0, got {values}"])
-    return Interval(float(low), float(high), is_log=kind == "loguniform")
+    return Interval(low, high, is_log=kind == "loguniform")
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None; YAML reads 1e-3 as a string."""
+    if isinstance(value, bool | list | dict) or value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -2,27 +2,29 @@
 
 import contextlib
 import logging
+import os
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gan.config import PipelineConfig, digest, flatten, to_dict
 from gan.datasets.splits import load_train_valid
+from gan.errors import ConfigError
 from gan.metric_names import PARZEN_LL_VALID
 from tuning import cluster
-from tuning.errors import SweepInterrupted, TuningError
+from tuning.errors import SweepInterrupted, TrackingError, TuningError
 from tuning.ledger import Ledger, trial_run
-from tuning.outbox import RunStatus
+from tuning.outbox import RunStatus, waiting_run
 from tuning.provenance import provenance
 from tuning.results import best_trial
-from tuning.run_log import deliver
-from tuning.space import Space, grid_points, parse_space
+from tuning.run_log import RunLog
+from tuning.space import Space, grid_points, parse_space, random_point
 from tuning.tracking import (
     CAUSE_TAG,
     close_run,
@@ -70,9 +72,17 @@ def check_sweep(config: PipelineConfig) -> Space:
     Raises:
         ConfigError: naming every problem by its dotted path.
     """
-    space = parse_space(config.sweep.space, config.base)
-    if config.sweep.search == "grid":
-        grid_points(space)
+    cfg, base = config.sweep, config.base
+    if base.device == "cuda" and not cfg.gpus_per_trial:
+        raise ConfigError(["base.device: cuda takes sweep.gpus_per_trial above 0"])
+    space = parse_space(cfg.space, base)
+    # Settings that are right one by one may be wrong together.
+    if cfg.search == "grid":
+        points = grid_points(space)
+    else:
+        points = [random_point(space, seed=cfg.seed, index=i) for i in range(cfg.n_trials)]
+    for index, overrides in enumerate(points):
+        trial_run(config, index, overrides)
     return space
 
 
@@ -106,6 +116,7 @@ def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None =
     with ledger.lock():
         ledger.open(config)
         ledger.interruption.unlink(missing_ok=True)
+        ledger.expiry.unlink(missing_ok=True)
         _retry_lost_trials(ledger)
         sweep = _Sweep(config, ledger, space, data_digest=images.digest)
         with _stops_cleanly(ledger):
@@ -116,13 +127,14 @@ def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None =
 def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
     ledger = sweep.ledger
     ends: dict[int, TrialEnd] = {}
-    try:
-        sweep.open()
-        ends = sweep.fit(watcher)
-    finally:
-        cluster.disconnect()  # every worker is gone now
-        if sweep.parent_run_id:
-            sweep.settle(ends)
+    with sweep.closed_on_failure():
+        try:
+            sweep.open()
+            ends = sweep.fit(watcher)
+        finally:
+            cluster.disconnect()  # every worker is gone now, or will be once the cluster notices
+            if sweep.parent_run_id:
+                sweep.settle(ends)
     if ledger.interruption.exists():
         sweep.close("KILLED", "interrupted")
         raise SweepInterrupted(
@@ -145,6 +157,7 @@ class _Sweep:
         self.uri = tracking_uri()
         self.tags = provenance() | {"gan.data_digest": data_digest}
         self.experiment_id = self.parent_run_id = ""
+        self.n_slots = 1
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
@@ -152,8 +165,9 @@ class _Sweep:
             opening = pool.submit(self._open_store)
             cluster.connect()
             opening.result()
+        cluster.require_shared_store(self.uri)
         cfg = self.config.sweep
-        cluster.require_resources(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
+        self.n_slots = cluster.trial_slots(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
 
     def fit(self, watcher: Watcher | None) -> dict[int, TrialEnd]:
         """Run the missing trials; how each of them ended, as the tuner saw it."""
@@ -161,7 +175,7 @@ class _Sweep:
 
         from tuning.search import LedgerSearch, build_proposer
         from tuning.trainable import trainable
-        from tuning.tune_parts import Announcer, UntilInterrupted
+        from tuning.tune_parts import Announcer, UntilStopped
 
         cfg = self.config.sweep
         search = LedgerSearch(
@@ -175,6 +189,8 @@ class _Sweep:
         if not search.n_todo:
             return {}
         resources = {"cpu": cfg.cpus_per_trial, "gpu": cfg.gpus_per_trial}
+        # By default one worker is started after the other.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.n_slots)
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, resources),
@@ -183,13 +199,12 @@ class _Sweep:
                     scheduler=self._scheduler(),
                     num_samples=search.n_todo,
                     reuse_actors=True,
-                    time_budget_s=cfg.time_budget_seconds,
                     trial_dirname_creator=lambda trial: f"{trial.config['index']:04d}",
                 ),
                 run_config=tune.RunConfig(
                     name=self.ledger.name,
                     storage_path=scratch,
-                    stop=UntilInterrupted(self.ledger.interruption),
+                    stop=UntilStopped(self.ledger, seconds=cfg.time_budget_seconds),
                     failure_config=tune.FailureConfig(max_failures=cfg.max_retries),
                     callbacks=[Announcer(watcher)] if watcher else [],
                     verbose=0,
@@ -205,9 +220,34 @@ class _Sweep:
             if self.ledger.result(index) is None and index in ends and not is_interrupted:
                 spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
                 end_trial(spec, error=ends[index].error)
-            deliver(self.uri, self.ledger.trial_folder(index) / "outbox")
+            self._deliver(index)
         cause = "interrupted" if is_interrupted else "its process was lost"
         close_stragglers(self.uri, self.parent_run_id, "KILLED", cause=cause)
+
+    def _deliver(self, index: int) -> None:
+        """Send what still waits of a trial, whose run may have no id before."""
+        outbox = self.ledger.trial_folder(index) / "outbox"
+        run = waiting_run(outbox)
+        if run is None:
+            return
+        with self.ledger.writing(index):
+            log = RunLog(self.uri, run, outbox)
+            log.flush()
+            result = self.ledger.result(index)
+            if result is not None and log.run_id is not None:
+                self.ledger.write_result(replace(result, run_id=log.run_id))
+
+    @contextlib.contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Close the parent run if the sweep itself fails; else it is closed by how trials did."""
+        try:
+            yield
+        except BaseException as error:
+            status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
+            if self.parent_run_id:
+                with contextlib.suppress(TrackingError):  # that may be what failed
+                    self.close(status, f"{type(error).__name__}: {_one_line(error)}")
+            raise
 
     def close(self, status: RunStatus, cause: str | None = None) -> None:
         """Close the parent run."""
@@ -223,7 +263,7 @@ class _Sweep:
         self.parent_run_id = open_sweep(
             self.uri,
             self.experiment_id,
-            sweep=self.ledger.name,
+            sweep=self.ledger.key(),
             params=flatten(to_dict(self.config)),
             tags=self.tags | {"gan.config_digest": digest(self.config)},
         )
@@ -289,7 +329,7 @@ def _stops_cleanly(ledger: Ledger) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _one_line(error: Exception | None) -> str | None:
+def _one_line(error: BaseException | None) -> str | None:
     if error is None:
         return None
     lines = str(error).strip().splitlines()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from gan.metric_names import D_LOSS
+from gan.version import __version__
 from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.outbox import (
     Finish,
@@ -40,6 +41,7 @@ CAUSE_TAG = "gan.cause"
 """Why a run is FAILED or KILLED, in one sentence."""
 STOPPED_EARLY_TAG = "gan.stopped_early"
 """Which scheduler stopped a FINISHED run before its last step."""
+VERSION_TAG = "version.gan"
 PARENT_TAG = "mlflow.parentRunId"
 
 GRID_KEY = "samples"
@@ -84,11 +86,13 @@ def prepare_store(uri: str, experiment: str) -> str:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             found = client.get_experiment(client.create_experiment(experiment))
-    if found.lifecycle_stage == "deleted":
-        raise TrackingError(
-            f"experiment {experiment!r} was deleted: bring it back with `mlflow experiments "
-            f"restore --experiment-id {found.experiment_id}`, or choose another name"
-        )
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"experiment {experiment!r} was deleted: bring it back with `mlflow experiments "
+                f"restore --experiment-id {found.experiment_id}`, or choose another name"
+            )
+        # A write, since an experiment that was there already has only been read so far.
+        client.set_experiment_tag(found.experiment_id, VERSION_TAG, __version__)
     _require_writable(found.artifact_location)
     return str(found.experiment_id)
 
@@ -277,8 +281,7 @@ def _knock(uri: str) -> None:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     with create_engine(url, poolclass=NullPool).connect() as connection:
         if is_sqlite:
-            connection.exec_driver_sql("PRAGMA busy_timeout = 20000")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails if the file is read-only
+            connection.exec_driver_sql("PRAGMA schema_version")  # opens the file
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -1,11 +1,14 @@
 """The one function that Ray calls."""
 
 import contextlib
+import platform
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from tuning.errors import TuningError
 from tuning.trial import TrialSpec, run_trial
 
 
@@ -15,9 +18,18 @@ def trainable(config: dict[str, Any]) -> None:
     Args:
         config: `index` of the trial, by which the scheduler knows it, and `spec`, the fields of a
             `TrialSpec` but for `device`: the GPU is the one that Ray gave this worker, if any.
+
+    Raises:
+        TuningError: if this machine does not see the sweep's folder.
     """
-    device = "cuda" if ray.get_gpu_ids() else "cpu"
-    spec = TrialSpec(**config["spec"], device=device)
+    fields = config["spec"]
+    if not Path(fields["ledger"]).is_dir():
+        raise TuningError(
+            f"{fields['ledger']} must lie on storage that every machine of the cluster reaches, "
+            f"but {platform.node()} does not see it"
+        )
+    has_gpu = bool(ray.get_gpu_ids()) and fields["run"]["device"] != "cpu"
+    spec = TrialSpec(**fields, device="cuda" if has_gpu else "cpu")
     # Closed at once when the scheduler stops the trial, so that its end is on record before this
     # worker is given another.
     with contextlib.closing(run_trial(spec)) as reports:

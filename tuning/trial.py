@@ -33,7 +33,7 @@ from gan.metric_names import (
 )
 from gan.run import Run, score_samples, unit_pixels
 from gan.sampling import save_png, tile
-from tuning.ledger import Ledger, TrialResult, TrialStatus, best_report
+from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog
 from tuning.tracking import CAUSE_TAG, STOPPED_EARLY_TAG
@@ -41,7 +41,6 @@ from tuning.tracking import CAUSE_TAG, STOPPED_EARLY_TAG
 logger = logging.getLogger(__name__)
 
 GRID_IMAGES = 100
-STOPPED_BY_SCHEDULER = "asha"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +88,25 @@ def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
 
     Raises:
         CheckpointError: if a checkpoint cannot be written.
+        TuningError: if another process runs this trial.
     """
     torch.set_num_threads(spec.threads)
-    trial = _Trial(spec)
+    with Ledger(Path(spec.ledger)).writing(spec.index):
+        yield from _run(_Trial(spec))
+
+
+def _run(trial: "_Trial") -> Generator[dict[str, float]]:
     try:
         yield from trial.reports()
     except GeneratorExit:
-        if trial.ledger.interruption.exists():
-            trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
-        else:
-            trial.end("stopped", cause=STOPPED_BY_SCHEDULER)
+        trial.end_early(trial.ledger.stop_cause())
+        raise
+    except KeyboardInterrupt:
+        trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
         raise
     except (ConfigError, DatasetError, DivergedError) as error:
         # The same seed and data fail again: a retry would only repeat it.
-        logger.warning("trial %d failed: %s", spec.index, error)
+        logger.warning("trial %d failed: %s", trial.spec.index, error)
         trial.end("failed", cause=str(error))
     except Exception as error:
         trial.log.finish("FAILED", tags={CAUSE_TAG: f"{type(error).__name__}: {error}"})
@@ -114,19 +118,23 @@ def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
 def end_trial(spec: TrialSpec, *, error: str | None) -> None:
     """Record the end of a trial whose process is gone before it could.
 
+    A trial that was stopped before its first checkpoint is left to be run.
+
     Args:
         spec: the trial.
         error: why it failed after its last retry; None if it was stopped early.
+
+    Raises:
+        TuningError: if its process is not gone.
     """
-    trial = _Trial(spec)
-    meta = trial.ledger.newest_meta(spec.index)
-    trial.journal = _Journal(
-        history=meta.get("history", []), elapsed_seconds=meta.get("elapsed_seconds", 0.0)
-    )
-    if error is None:
-        trial.end("stopped", cause=STOPPED_BY_SCHEDULER)
-    else:
-        trial.end("failed", cause=error, is_final=False)
+    ledger = Ledger(Path(spec.ledger))
+    with ledger.writing(spec.index):
+        trial = _Trial(spec)
+        trial.journal = _Journal(**ledger.newest_meta(spec.index))
+        if error is not None:
+            trial.end("failed", cause=error, is_final=False)
+        elif trial.journal.history:
+            trial.end_early(ledger.stop_cause())
 
 
 class _Trial:
@@ -171,8 +179,26 @@ class _Trial:
             yield report
             asked_at = time.monotonic()
 
+    def end_early(self, cause: StopCause) -> None:
+        """Record that the trial was stopped, or leave it to be resumed if the user did that."""
+        if self.journal.history and self.journal.history[-1]["step"] >= self.cfg.train.n_steps:
+            self.end("finished", cause=None)
+        elif cause == "interrupted":
+            self.log.finish("KILLED", tags={CAUSE_TAG: cause})
+        else:
+            self.end("stopped", cause=cause)
+
     def end(self, status: TrialStatus, *, cause: str | None, is_final: bool = True) -> None:
-        """Record how the trial ended, on disk and in MLflow."""
+        """Record how the trial ended, in MLflow and on disk.
+
+        The result comes last: a trial that dies between the two is resumed at its last checkpoint
+        and ends again, whereas one with a result is never looked at again.
+        """
+        if status == "failed":
+            self.log.finish("FAILED", tags={CAUSE_TAG: cause or "unknown"})
+        else:
+            tags = {STOPPED_EARLY_TAG: cause} if cause else {}
+            self.log.finish("FINISHED", tags=tags)
         self.ledger.write_result(
             TrialResult(
                 trial=self.spec.index,
@@ -186,11 +212,6 @@ class _Trial:
                 history=self.journal.history,
             )
         )
-        if status == "failed":
-            self.log.finish("FAILED", tags={CAUSE_TAG: cause or "unknown"})
-        else:
-            tags = {STOPPED_EARLY_TAG: cause} if status == "stopped" and cause else {}
-            self.log.finish("FINISHED", tags=tags)
 
     @property
     def checkpoints(self) -> Path:
@@ -230,7 +251,7 @@ class _Trial:
         )
         return RunIdentity(
             experiment_id=spec.experiment_id,
-            sweep=self.ledger.name,
+            sweep=self.ledger.key(),
             trial=str(spec.index),
             parent_run_id=spec.parent_run_id,
             run_name=f"{spec.index:04d} {varied}".strip(),

@@ -1,31 +1,40 @@
 """The two small objects through which the tuner talks to the sweep."""
 
-from pathlib import Path
+import math
+import time
 from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 
+from tuning.ledger import Ledger
 from tuning.sweep import TrialNews, Watcher
 
 
-class UntilInterrupted(Stopper):
-    """Stops every trial once a file exists.
+class UntilStopped(Stopper):
+    """Stops every trial once the user interrupts the sweep, or its time budget is spent.
 
-    A file rather than a flag in memory: the tuner pickles its stopper, and the workers look at the
-    same file to tell a stopped sweep from a stopped trial.
+    Both are files rather than flags in memory: the tuner pickles its stopper, and the workers look
+    at the same files to tell a stopped sweep from a stopped trial.
+
+    Args:
+        ledger: the sweep.
+        seconds: its time budget from now on; None for no limit.
     """
 
-    def __init__(self, interruption: Path) -> None:
-        self._interruption = interruption
+    def __init__(self, ledger: Ledger, *, seconds: float | None) -> None:
+        self._ledger = ledger
+        self._ends_at = math.inf if seconds is None else time.monotonic() + seconds
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped on its own."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the file exists."""
-        return self._interruption.exists()
+        """Whether it is time to stop."""
+        if time.monotonic() >= self._ends_at:
+            self._ledger.expiry.touch()
+        return self._ledger.interruption.exists() or self._ledger.expiry.exists()
 
 
 class Announcer(Callback):

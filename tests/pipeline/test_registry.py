@@ -34,9 +34,19 @@ def artifacts(tmp_path_factory):
 
 
 @pytest.fixture
-def store(mlflow_store, tmp_path):
-    """A store with one run, and its files under `tmp_path`."""
+def elsewhere(tmp_path):
+    """A working folder whose default store nobody should touch."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def store(mlflow_store, tmp_path, elsewhere, monkeypatch):
+    """A store with one run, and its files under `tmp_path`; not the default of the folder."""
     from mlflow import MlflowClient
+
+    monkeypatch.chdir(elsewhere)
 
     client = MlflowClient(tracking_uri=mlflow_store)
     experiment = client.create_experiment("tiny", artifact_location=str(tmp_path / "stored"))
@@ -106,6 +116,13 @@ def test_model_is_logged_under_the_run_that_is_named(store, promote):
     assert logged.status == "READY"
     assert logged.source_run_id == store.run_id
     assert logged.params == {"train.n_steps": "40"}
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "tiny", "version": 1}]
+
+
+def test_only_the_store_that_is_named_is_used(store, promote, elsewhere, tmp_path):
+    promote(0)
+    fetch(store.uri, "tiny", tmp_path / "dest")
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_stored_model_holds_no_pickle_and_states_its_requirements(store, promote):
@@ -176,7 +193,8 @@ def test_run_that_is_not_there_is_one_line(store, artifacts):
 def test_fetched_generator_draws_what_the_promoted_one_drew(
     store, promote, tmp_path, reference, seed
 ):
-    promote(0), promote(1)
+    promote(0)
+    promote(1)
     store.client.set_registered_model_alias("tiny", "old", "1")
     found = fetch(store.uri, reference, tmp_path / "new" / "fetched")
     assert found == find_version(store.uri, reference)
@@ -216,14 +234,14 @@ def test_destination_that_is_taken_is_left_alone(store, promote, tmp_path, kind)
 def test_destination_that_cannot_be_written_is_one_line(store, promote, tmp_path):
     promote(0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"could not be written: Not a directory$"):
+    with pytest.raises(ArtifactError, match=r"could not be written: .*exists: .*file'$"):
         fetch(store.uri, "tiny", tmp_path / "file" / "dest")
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("tinny", "there is no model 'tinny'; known models: tiny"),
+        ("tinny", "there is no version of 'tinny'; known models: tiny"),
         ("tiny@best", "model 'tiny' has no alias 'best'; known aliases: champion"),
         ("tiny/7", "model 'tiny' has no version 7; known versions: 1"),
         ("../tiny", "expected NAME, NAME@ALIAS or NAME/VERSION, got '../tiny'"),
@@ -239,7 +257,9 @@ def test_unknown_reference_gets_what_is_known(store, promote, tmp_path, referenc
 
 
 def test_store_without_models_says_so(store):
-    with pytest.raises(ArtifactNotFound, match="there is no model 'tiny'; known models: none"):
+    with pytest.raises(
+        ArtifactNotFound, match="there is no version of 'tiny'; known models: none"
+    ):
         find_version(store.uri, "tiny")
 
 
@@ -253,7 +273,8 @@ def test_version_of_another_program_is_refused(store):
 def test_weights_altered_in_the_store_are_found(store, promote, tmp_path):
     promote(0)
     weights = stored(store, "generator.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ArtifactError, match=r"was altered: generator\.safetensors"):
         fetch(store.uri, "tiny", tmp_path / "dest")
     assert not (tmp_path / "dest").exists()

@@ -411,16 +411,22 @@ def test_figures_and_tables_are_described(full):
     assert len([a for a in drawings if len(a["aria-label"]) > 20]) == len(full.all("svg"))
     assert all("scope" in attrs for attrs in full.all("th"))
     assert full.all("html") == [{"lang": "en"}]
+    assert {"log 4", "log 2", "1/2", "D(G(z)), samples", "prior.kind"} <= set(full.words)
 
 
 def test_what_others_wrote_is_text_and_not_markup():
     evil = "<script>alert('1')</script> & $x_$ \" id="
-    trials = [a_trial(2, 150.0, cause=evil, overrides={"data.test_path": evil})]
+    trials = [
+        a_trial(2, 150.0, cause=evil, overrides={"data.test_path": evil}),
+        a_trial(1, 150.0, overrides={"data.test_path": "$x_$<i>"}),
+    ]
     check = PROMOTION["checks"][0] | {"reason": evil, "passed": False}
     promotion = PROMOTION | {"model": evil, "checks": [check], "outcome": "refused"}
     report = page(name=evil, trials=trials, promotion=promotion, mlflow_hint=evil)
     assert len(report.all("script")) == 1
     assert report.source.count("<script") == 1
+    assert report.all("i") == []
+    assert "$x_$<i>" in report.words
     assert evil in report.code
     assert evil in report.headings[0] + report.text
 
@@ -430,7 +436,7 @@ def test_what_others_wrote_is_text_and_not_markup():
 
 def test_same_data_give_the_same_bytes_whatever_the_style_in_use(full, monkeypatch):
     monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)
-    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "path")
+    monkeypatch.setitem(mpl.rcParams, "axes.linewidth", 5.0)
     assert page().source == full.source
     assert mpl.rcParams["font.size"] == 30.0
 
@@ -505,6 +511,11 @@ def test_marks_lie_at_their_scores_and_those_below_the_axis_on_its_edge():
     assert_allclose([heights["d"], heights["e"]], heights["a"], rtol=1e-6, atol=0)
 
 
+def test_hints_are_escaped():
+    svg = score_by_setting("f", [Point("a < b", 1, 1.0, 0.1)], xlabel="k", limits=(0.0, 2.0))
+    assert "<title>a &lt; b</title>" in svg
+
+
 def test_few_numbers_and_words_get_strips_and_many_numbers_an_axis():
     def places(values):
         points = [Point(str(i), value, 1.0, 0.1) for i, value in enumerate(values)]
@@ -520,9 +531,12 @@ def test_few_numbers_and_words_get_strips_and_many_numbers_an_axis():
 
 
 def test_logarithmic_range_gets_a_logarithmic_axis():
-    points = [Point(str(i), 10.0**-i, 1.0, 0.1) for i in range(7)]
-    found = marks(score_by_setting("f", points, xlabel="s", limits=(0.0, 2.0), is_log=True))
-    x = [found[str(i)][0] for i in range(7)]
+    config = to_dict(CONFIG)
+    config["sweep"]["space"] = {"train.learning_rate": {"loguniform": [1e-6, 1.0]}}
+    settings = [{"train.learning_rate": 10.0**-i} for i in range(7)]
+    trials = [a_trial(i, 150.0, overrides=settings[i], history=[]) for i in range(7)]
+    found = marks(page(config=config, trials=trials).source)
+    x = [found[f"trial {i}, 150.0 nats"][0] for i in range(7)]
     assert_allclose([a - b for a, b in pairwise(x)], x[0] - x[1], rtol=1e-3, atol=0)
 
 
@@ -556,13 +570,13 @@ def test_losses_of_different_kinds_do_not_share_an_axis():
 def test_long_curves_are_thinned_and_keep_both_ends(n):
     # Values that jump, so that matplotlib itself drops no point as lying on a line.
     curve = Curve("c", range(1, n + 1), [i * i % 7 / 7 for i in range(n)], is_winner=True)
-    svg = learning_curves("f", [curve], ylabel="y", limits=(-1.0, 2.0))
-    (path,) = re.findall(r'<title>c</title>\s*<path d="([^"]*)"', svg)
-    places = [float(x) for x in re.findall(r"[ML] ([\d.]+)", path)]
-    assert len(places) <= MAX_POINTS + 1
-    assert len(places) >= min(n, MAX_POINTS // 2)
-    assert places == sorted(places)
-    assert_allclose(marks(svg)["c"][0], places[-1], rtol=0, atol=0.02)
+    ends = Curve("ends", [1, n], [0.0, 0.5])
+    svg = learning_curves("f", [curve, ends], ylabel="y", limits=(-1.0, 2.0))
+    paths = dict(re.findall(r'<title>(\w+)</title>\s*<path d="([^"]*)"', svg))
+    places = {key: [float(x) for x in re.findall(r"[ML] ([\d.]+)", paths[key])] for key in paths}
+    assert min(n, MAX_POINTS // 2) <= len(places["c"]) <= MAX_POINTS + 1
+    assert places["c"] == sorted(places["c"])
+    assert_allclose([places["c"][0], places["c"][-1]], places["ends"], rtol=0, atol=0.02)
 
 
 def test_collapsed_trials_do_not_flatten_the_others():

@@ -1,0 +1,120 @@
+"""A generator on disk.  Kind: invariance."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from torch.testing import assert_close
+
+from gan.checkpoint import load_checkpoint, save_checkpoint
+from gan.errors import CheckpointError
+from gan.saved_generator import (
+    CONFIG,
+    WEIGHTS,
+    empty_generator,
+    generator_from_state,
+    load_generator,
+    save_generator,
+)
+from tests.gan.small import small_config, small_run
+
+
+@pytest.fixture
+def run():
+    """A run after its last step, with batch norm and an average of G."""
+    run = small_run(generator__batch_norm=True, train__average_decay=0.9)
+    list(run.train())
+    return run
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    save_generator(tmp_path, run.generator())
+    return tmp_path
+
+
+def test_a_generator_is_read_back_bit_for_bit(run, folder):
+    loaded, expected = load_generator(folder), run.generator()
+    assert loaded.config == run.cfg
+    assert loaded.image_shape == (1, 4, 4)
+    assert_close(loaded.G.state_dict(), expected.G.state_dict(), rtol=0, atol=0)
+    assert torch.equal(loaded.sampler().sample(20, seed=1), expected.sampler().sample(20, seed=1))
+
+
+def test_a_loaded_generator_is_frozen_and_in_evaluation_mode(folder):
+    G = load_generator(folder).G
+    assert not G.training
+    assert not any(p.requires_grad for p in G.parameters())
+
+
+def test_the_files_are_weights_and_json(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    settings = json.loads((folder / CONFIG).read_text())
+    assert settings["image_shape"] == [1, 4, 4]
+    assert settings["run"]["generator"]["hidden"] == [7, 6]
+    assert len(safetensors.torch.load_file(folder / WEIGHTS)) == 6 + 2 * 5
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_a_checkpoint_gives_the_generator_that_the_run_would_sample(average_decay, tmp_path):
+    run = small_run(generator__batch_norm=True, train__average_decay=average_decay)
+    list(run.train())
+    path = save_checkpoint(tmp_path, step=4, tensors=run.state(), meta={})
+    state = load_checkpoint(path).tensors
+    saved = generator_from_state(state, run.cfg, image_shape=(1, 4, 4))
+    assert_close(saved.G.state_dict(), run.generator().G.state_dict(), rtol=0, atol=0)
+    assert not saved.G.training
+
+
+def test_an_empty_generator_has_the_shape_of_its_configuration():
+    G = empty_generator(small_config(), n_pixels=16)
+    assert [tuple(p.shape) for p in G.parameters()] == [(7, 5), (7,), (6, 7), (6,), (16, 6), (16,)]
+
+
+# Damage
+
+
+def refuse(folder, reason):
+    with pytest.raises(CheckpointError, match=f"holds no whole generator: .*{reason}") as caught:
+        load_generator(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    refuse(folder, name)
+
+
+def test_weights_cut_short_are_refused(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-8])
+    refuse(folder, "")
+
+
+def test_a_configuration_cut_short_is_refused(folder):
+    content = (folder / CONFIG).read_text()
+    (folder / CONFIG).write_text(content[: len(content) // 2])
+    refuse(folder, "")
+
+
+def edit(folder, change):
+    settings = json.loads((folder / CONFIG).read_text())
+    change(settings)
+    (folder / CONFIG).write_text(json.dumps(settings))
+
+
+def test_weights_of_another_shape_are_refused_on_one_line(folder):
+    edit(folder, lambda settings: settings["run"]["generator"].update(hidden=[8, 6]))
+    refuse(folder, "size mismatch for linears.0.weight")
+
+
+def test_a_setting_that_is_not_ours_is_named(folder):
+    edit(folder, lambda settings: settings["run"]["generator"].update(layers=3))
+    refuse(folder, "generator.layers: unknown setting")
+
+
+def test_a_configuration_without_a_shape_is_refused(folder):
+    edit(folder, lambda settings: settings.pop("image_shape"))
+    refuse(folder, "image_shape")
