@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
@@ -252,15 +252,16 @@ def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) ->
             raise ConfigError([f"--set takes path=value, got {assignment!r}"])
         try:
             value = read_yaml(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: the date 2014-13-32, say
             raise ConfigError([f"{path}: not a YAML value: {text!r}"]) from error
         if path.startswith(SPACE):
             # The keys of a space are dotted paths themselves; what follows the last dot is a kind.
             key, _, kind = path.removeprefix(SPACE).rpartition(".")
-            tree.setdefault("sweep", {}).setdefault("space", {})[key] = {kind: value}
-            continue
-        in_pipeline = path.split(".")[0] in field_names(PipelineConfig)
-        set_path(tree, path if in_pipeline else f"base.{path}", value)
+            _set_leaf(tree, ["sweep", "space", key], {kind: value})
+        elif path.split(".")[0] in field_names(PipelineConfig):
+            set_path(tree, path, value)
+        else:
+            set_path(tree, f"base.{path}", value)
     config: PipelineConfig = _validate(PipelineConfig, tree)
     return config
 
@@ -270,7 +271,9 @@ class _Yaml(yaml.SafeLoader):
 
 
 _Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 
@@ -333,12 +336,16 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
     Raises:
         ConfigError: if a name on the way is a value rather than a group of settings.
     """
-    *parents, leaf = path.split(".")
+    _set_leaf(tree, path.split("."), value)
+
+
+def _set_leaf(tree: dict[str, Any], names: Sequence[str], value: Any) -> None:
+    *parents, leaf = names
     node = tree
     for depth, parent in enumerate(parents):
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            where = ".".join(parents[: depth + 1])
+            path, where = ".".join(names), ".".join(parents[: depth + 1])
             raise ConfigError([f"{path}: {where} is a single value and has no settings below it"])
     node[leaf] = value
 

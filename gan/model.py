@@ -61,6 +61,10 @@ class Gan:
 
     def compile(self) -> None:
         """Fuse the forward and backward pass of both nets from now on."""
+        from torch._functorch import config
+
+        # The simultaneous order differentiates one pass of D twice: once for each player.
+        config.donated_buffer = False
         self._G_forward, self._D_forward = torch.compile(self.G), torch.compile(self.D)
 
     def generate(self, n: int) -> Tensor:

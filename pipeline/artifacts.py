@@ -224,10 +224,8 @@ def _read_manifest(folder: Path) -> Manifest:
         manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(
-            f"artifact {folder}: {MANIFEST} is malformed: {where}: {first['msg']}"
-        ) from error
+        problem = ": ".join([*map(str, first["loc"]), first["msg"]])
+        raise ArtifactError(f"artifact {folder}: {MANIFEST} is malformed: {problem}") from error
     if missing := {WEIGHTS, CONFIG} - manifest.files.keys():
         raise ArtifactError(f"artifact {folder}: {MANIFEST} must name {sorted(missing)[0]}")
     return manifest

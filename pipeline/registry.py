@@ -49,7 +49,8 @@ REQUIREMENTS = (
     "safetensors",
     "torch",
 )
-"""What serving needs beside this package, which is on no index that a server could ask."""
+"""What serving needs.  This package is left out, to be installed by hand: on a public index, where
+it is not, a stranger could take its name."""
 
 _REFERENCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9_-]+)|/([0-9]+))?")
 
@@ -93,7 +94,7 @@ def find_version(uri: str, reference: str) -> GeneratorVersion:
         raise ArtifactNotFound(f"expected NAME, NAME@ALIAS or NAME/VERSION, got {reference!r}")
     model, alias, number = parts.groups(default="")
     with store(uri) as client:
-        versions = {str(v.version): v for v in client.search_model_versions(f"name = '{model}'")}
+        versions = {str(v.version) for v in client.search_model_versions(f"name = '{model}'")}
         if not versions:
             models = sorted(found.name for found in client.search_registered_models())
             known = _known("models", models)
@@ -170,20 +171,23 @@ def register(
         ArtifactError: the artifact was altered or is incomplete, here or in the store.
         TrackingError: the store does not answer or refuses the version.
     """
-    with TemporaryDirectory() as scratch:
-        # A copy: what is verified is what is logged, under a name that does not vary.
-        folder = shutil.copytree(artifact, Path(scratch) / ARTIFACT, symlinks=True)
-        manifest = verify(folder)
-        tags = {
-            WEIGHTS_TAG: manifest.weights_sha256,
-            MANIFEST_TAG: sha256(folder / MANIFEST),
-            **({PREVIOUS_TAG: replaces.version} if replaces else {}),
-            **{f"gan.{name}": f"{value:.6g}" for name, value in manifest.scores.items()},
-        }
-        with store(uri) as client:
-            logged = _log_model(client, folder, run_id=run_id)
-            made = _create_version(client, model, logged, tags=tags)
-        download(uri, made, Path(scratch) / "as_stored")
+    manifest = verify(artifact)
+    try:
+        with TemporaryDirectory() as scratch:
+            # A copy, for its name: that is what the folder is called in the model.
+            folder = shutil.copytree(artifact, Path(scratch) / ARTIFACT)
+            tags = {
+                WEIGHTS_TAG: manifest.weights_sha256,
+                MANIFEST_TAG: sha256(folder / MANIFEST),
+                **({PREVIOUS_TAG: replaces.version} if replaces else {}),
+                **{f"gan.{name}": f"{value:.6g}" for name, value in manifest.scores.items()},
+            }
+            with store(uri) as client:
+                logged = _log_model(client, folder, run_id=run_id)
+                made = _create_version(client, model, logged, tags=tags)
+            download(uri, made, Path(scratch) / "as_stored")
+    except OSError as error:
+        raise ArtifactError(f"artifact {artifact} could not be copied: {error}") from error
     _crown(uri, made, replaces=replaces)
     return made
 

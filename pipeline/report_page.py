@@ -82,7 +82,8 @@ def render_report(
         config: the whole `PipelineConfig`, as from `to_dict`.
         trials: the content of each trial's result.json, in any order.
         scores: of the winner's samples on both splits; None: not evaluated.
-        promotion: what the gate decided, and its checks; None: it was not asked.
+        promotion: what the gate decided, its checks, the champion's version after it and, if it
+            promoted, the one before; None: it was not asked.
         samples_png: picture of the winner's samples.
         best_trial: number of the winner; None: no trial has a score.
         mlflow_hint: the command that opens MLflow on the store in use.
@@ -100,7 +101,7 @@ def render_report(
         headline=_headline(winner, promotion),
         winner=winner,
         winner_settings=_settings(winner, base) if winner else {},
-        trials=_ranked(trials, best_trial),
+        trials=_ranked(trials),
         n_by_status=Counter(trial["status"] for trial in trials),
         total_seconds=sum(trial["elapsed_seconds"] for trial in trials),
         keys=keys,
@@ -149,19 +150,20 @@ def _settings(trial: Trial, base: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **trial["overrides"]}
 
 
-def _ranked(trials: Sequence[Trial], best_trial: int | None) -> list[tuple[int | None, Trial]]:
-    """Best score first, of equal ones the winner; failed trials come last and have no rank."""
+def _ranked(trials: Sequence[Trial]) -> list[tuple[int | None, Trial]]:
+    """Best score first, of equal ones the earlier step; last and unranked those with no score."""
 
-    def has_rank(trial: Trial) -> bool:
-        can_win = trial["status"] != "failed" or trial["trial"] == best_trial
-        return can_win and _score(trial) is not None
-
-    def order(trial: Trial) -> tuple[bool, float, bool, int]:
-        is_other = trial["trial"] != best_trial
-        return not has_rank(trial), -(_score(trial) or 0.0), is_other, trial["trial"]
+    def order(trial: Trial) -> tuple[float, int, int]:
+        score = _score(trial)
+        if score is None:
+            return math.inf, 0, trial["trial"]
+        return -score, trial["best"]["step"], trial["trial"]
 
     ordered = sorted(trials, key=order)
-    return [(i if has_rank(trial) else None, trial) for i, trial in enumerate(ordered, start=1)]
+    return [
+        (None if _score(trial) is None else rank, trial)
+        for rank, trial in enumerate(ordered, start=1)
+    ]
 
 
 def _headline(winner: Trial | None, promotion: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -171,17 +173,17 @@ def _headline(winner: Trial | None, promotion: Mapping[str, Any] | None) -> tupl
     trial = f"Trial {winner['trial']}"
     if promotion is None:
         return f"{trial} leads the sweep", "The promotion gate has not been asked."
-    model, previous = promotion["model"], promotion["previous_version"]
+    model, version = promotion["model"], promotion["version"]
     if promotion["outcome"] == "refused":
         reasons = "; ".join(c["reason"] for c in promotion["checks"] if not c["passed"])
-        rest = f"Its champion stays version {previous}." if previous else "It has no champion yet."
+        rest = f"Its champion stays version {version}." if version else "It has no champion yet."
         return f"{trial} was not promoted", f"Refused for {model}: {reasons.rstrip('.')}. {rest}"
-    version = f"{model} version {promotion['version'] or previous}"
     if promotion["outcome"] == "unchanged":
-        return f"{trial} is the champion already", f"It is {version}."
+        return f"{trial} is the champion already", f"It is {model} version {version}."
+    sentence, previous = f"It is {model} version {version}", promotion["previous_version"]
     if previous is None:
-        return f"{trial} is the champion", f"It is {version}, the first champion of its name."
-    return f"{trial} is the new champion", f"It is {version} and replaces version {previous}."
+        return f"{trial} is the champion", f"{sentence}, the first of its name."
+    return f"{trial} is the new champion", f"{sentence} and replaces version {previous}."
 
 
 def _score_in_context(scores: Mapping[str, float], best_trial: int | None) -> Drawing | None:

@@ -27,5 +27,6 @@ def serve_ui(port: int) -> None:
             raise PipelineError(
                 f"port {port} is in use: choose another by `gan ui --port {port + 1}`"
             ) from error
-    arguments = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+    # One process answers one person; four would take four times the memory and start-up time.
+    arguments = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *arguments])  # noqa: S606

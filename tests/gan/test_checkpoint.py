@@ -245,7 +245,7 @@ def test_a_flush_that_finds_the_disk_full_leaves_the_earlier_ones_whole_and_no_s
 
 def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="could not be written: Not a directory"):
+    with pytest.raises(CheckpointError, match="could not be written: File exists"):
         save(tmp_path / "file", 1)
 
 

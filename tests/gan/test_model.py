@@ -202,6 +202,7 @@ def test_bfloat16_stays_near_float32_for_some_steps(order):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's
 @pytest.mark.parametrize("order", ["alternating", "simultaneous"])
 def test_compiled_training_is_the_same_training(order):
     settings = {"train__update_order": order, "train__n_steps": 3, "generator__batch_norm": True}

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_manifest_says_what_the_artifact_is(written):
     assert tuple(sorted(manifest.files)) == FILES
     weights = (written / "generator.safetensors").read_bytes()
     assert manifest.weights_sha256 == hashlib.sha256(weights).hexdigest()
-    assert manifest.versions["torch"] == torch.__version__.partition("+")[0]
+    assert manifest.versions["torch"] == version("torch")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", manifest.created_at)
 
 
@@ -188,7 +189,7 @@ def test_name_that_leaves_the_folder_is_refused(folder, name):
     ("changes", "message"),
     [
         ({"format_version": 2}, "malformed: format_version: Input should be 1"),
-        ({"files": {"config.json": "zz"}}, r"malformed: files\.config\.json: String should match"),
+        ({"files": {"config.json": "zz"}}, r"malformed: files: config\.json: String should match"),
         ({"surprise": 1}, "malformed: surprise: Unexpected keyword argument"),
         ({"files": {"config.json": "0" * 64}}, r"must name generator\.safetensors"),
     ],
@@ -202,7 +203,9 @@ def test_malformed_manifest_is_refused(folder, changes, message):
 def test_manifest_that_is_cut_short_is_refused(folder):
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text()[:100])
-    with pytest.raises(ArtifactError, match=r"manifest\.json is malformed: .*EOF") as caught:
+    with pytest.raises(
+        ArtifactError, match=r"manifest\.json is malformed: Invalid JSON: EOF"
+    ) as caught:
         verify(folder)
     assert "\n" not in str(caught.value)
 

@@ -1,5 +1,6 @@
 """The registry on a real store: who is champion, what is fetched, and what goes wrong."""
 
+import errno
 import json
 import shutil
 import socket
@@ -165,6 +166,27 @@ def test_altered_artifact_is_not_registered(store, artifacts, tmp_path):
     with pytest.raises(ArtifactError, match=r"was altered: README\.md"):
         register(store.uri, model="tiny", artifact=folder, run_id=store.run_id, replaces=None)
     assert store.client.search_registered_models() == []
+
+
+def test_folder_without_artifact_is_not_registered(store, tmp_path):
+    with pytest.raises(ArtifactNotFound, match=r"nowhere is not an artifact: it has no manifest"):
+        register(
+            store.uri,
+            model="tiny",
+            artifact=tmp_path / "nowhere",
+            run_id=store.run_id,
+            replaces=None,
+        )
+
+
+def test_full_disk_while_copying_is_one_line(store, promote, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(registry.shutil, "copytree", full)
+    with pytest.raises(ArtifactError, match=r"could not be copied: .* No space left on device$"):
+        promote(0)
+    assert current_champion(store.uri, "tiny") is None
 
 
 def test_version_that_does_not_get_ready_is_not_crowned(store, promote, monkeypatch):

@@ -74,7 +74,8 @@ PROMOTION = {
 }
 REFUSED = {
     "outcome": "refused",
-    "version": None,
+    "version": "2",
+    "previous_version": None,
     "checks": [
         {
             "name": "beats_champion",
@@ -227,7 +228,7 @@ def full():
     ("changes", "best_trial", "verdict", "sentence"),
     [
         ({}, 2, "Trial 2 is the new champion", "version 3 and replaces version 2"),
-        ({"previous_version": None}, 2, "Trial 2 is the champion", "the first champion"),
+        ({"previous_version": None}, 2, "Trial 2 is the champion", "3, the first of its name"),
         ({"outcome": "unchanged"}, 2, "Trial 2 is the champion already", "version 3"),
         (
             REFUSED,
@@ -235,7 +236,7 @@ def full():
             "Trial 2 was not promoted",
             "2 needed. Its champion stays version 2",
         ),
-        (REFUSED | {"previous_version": None}, 2, "not promoted", "It has no champion yet."),
+        (REFUSED | {"version": None}, 2, "not promoted", "It has no champion yet."),
         (None, 2, "Trial 2 leads the sweep", "has not been asked"),
         (None, None, "No trial reached a score", "nothing to evaluate"),
     ],
@@ -281,7 +282,7 @@ def test_score_above_real_images_is_a_warning(score, is_warned):
     assert ("is a warning" in report.text) == is_warned
 
 
-def test_trials_are_ranked_by_score_and_failed_ones_come_last(full):
+def test_trials_are_ranked_by_score_and_those_without_one_come_last(full):
     start = next(i for i, (cells, _) in enumerate(full.rows) if cells and cells[0] == "Rank")
     rows = [[" ".join(c.split()) for c in cells] for cells, _ in full.rows[start + 1 : start + 5]]
     assert [row[:3] for row in rows] == [
@@ -299,18 +300,24 @@ def test_trials_are_ranked_by_score_and_failed_ones_come_last(full):
     ]
 
 
-def test_failed_trial_with_the_best_score_has_no_rank_unless_it_is_the_winner():
+def test_trial_that_failed_after_it_was_scored_keeps_its_rank():
     bare = {"history": [], "overrides": {}}
     trials = [a_trial(0, 150.0, **bare), a_trial(1, 160.0, status="failed", cause="out", **bare)]
-    assert page(trials=trials, best_trial=0).cells("–")[1:3] == ["1", "160.0 ± 2.0"]
-    assert page(trials=trials, best_trial=1).cells("1")[1:3] == ["1 ◆ winner", "160.0 ± 2.0"]
+    report = page(trials=trials, best_trial=1)
+    assert report.cells("1")[1:3] == ["1 ◆ winner", "160.0 ± 2.0"]
+    assert report.cells("2")[1:3] == ["0", "150.0 ± 2.0"]
 
 
-def test_tie_is_won_by_the_winner():
-    report = page(
-        trials=[a_trial(i, 150.0, history=[], overrides={}) for i in range(2)], best_trial=1
-    )
-    assert report.cells("1")[1] == "1 ◆ winner"
+def test_of_equal_scores_the_earlier_step_ranks_first():
+    bare = {"history": [], "overrides": {}}
+    trials = [a_trial(0, 150.0, **bare), a_trial(1, 150.0, n_steps=300, **bare)]
+    assert page(trials=trials, best_trial=1).cells("1")[1] == "1 ◆ winner"
+
+
+def test_trial_that_mlflow_never_knew_has_no_run():
+    report = page(trials=[WITHOUT_FIGURES[0] | {"run_id": ""}])
+    assert report.cells("1")[-1] == "–"
+    assert "The winner is run" not in report.text
 
 
 def test_settings_that_a_trial_does_not_override_come_from_the_base():
@@ -450,7 +457,7 @@ def test_same_data_give_the_same_bytes_whatever_the_style_in_use(full, monkeypat
         ({"trials": [a_trial(2, 150.0)], "scores": None}, "has not been evaluated"),
         ({"trials": [a_trial(2, 150.0, overrides={})]}, "No setting was varied."),
         ({"trials": [a_trial(2, 150.0), a_trial(1, None)]}, "leads"),
-        ({"trials": [a_trial(2, 150.0), a_trial(1, math.nan)]}, "leads"),
+        ({"trials": [a_trial(1, math.nan), a_trial(2, 150.0)]}, "leads"),
         ({"trials": [a_trial(2, 150.0, history=[])]}, "No trial has reported a step."),
         (
             {"trials": [a_trial(0, None)], "best_trial": None, "scores": None},
@@ -501,6 +508,14 @@ def marks(svg):
     return {name: (float(x), float(y)) for name, x, y in re.findall(pattern, svg, re.DOTALL)}
 
 
+def panel(source, name):
+    """The SVG of one figure of a page, and the upper and lower edge of its axes."""
+    svg = source[source.index(f'id="{name}-figure_1"') :].partition("</svg>")[0]
+    frame = svg[svg.index(f'id="{name}-patch_2"') :].partition("/>")[0]
+    heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", frame)]
+    return svg, min(heights), max(heights)
+
+
 def test_marks_lie_at_their_scores_and_those_below_the_axis_on_its_edge():
     scores = {"a": 100.0, "b": 150.0, "c": 200.0, "d": -900.0, "e": None}
     points = [Point(name, 1, score, 2.0) for name, score in scores.items()]
@@ -548,7 +563,7 @@ def test_equilibrium_line_of_g_lies_where_the_loss_is_at_equilibrium(kind):
         report |= {"g_loss": at_rest, "d_loss": math.log(4)}
     source = page(trials=[trial], scores=None, promotion=None).source
     for name in ("d_loss", "g_loss"):
-        svg = source[source.index(f'id="{name}-figure_1"') :].partition("</svg>")[0]
+        svg, _, _ = panel(source, name)
         (level,) = re.findall(r'd="M [\d.]+ ([\d.]+) \nL [\d.]+ \1 \n"[^>]*dasharray', svg)
         (curve,) = re.findall(r'<title>trial 2</title>\s*<path d="M [\d.]+ ([\d.]+)', svg)
         assert_allclose(float(level), float(curve), rtol=0, atol=0.02)
@@ -557,10 +572,7 @@ def test_equilibrium_line_of_g_lies_where_the_loss_is_at_equilibrium(kind):
 def test_losses_of_different_kinds_do_not_share_an_axis():
     other = a_trial(0, 100.0, overrides={"train.generator_loss": "minimax"})
     source = page(trials=[other, a_trial(2, 150.0)]).source
-    panels = {
-        name: source[source.index(f'id="{name}-figure_1"') :].partition("</svg>")[0]
-        for name in ("d_loss", "g_loss")
-    }
+    panels = {name: panel(source, name)[0] for name in ("d_loss", "g_loss")}
     assert "<title>trial 0</title>" in panels["d_loss"]
     assert "<title>trial 0</title>" not in panels["g_loss"]
     assert "<title>trial 2</title>" in panels["g_loss"]
@@ -587,6 +599,26 @@ def test_collapsed_trials_do_not_flatten_the_others():
     assert_allclose((low, high), (78.8, 101.2), rtol=1e-12, atol=0)
     assert score_limits([100.0, 90.0, -700.0], spreads=2, shown=[-700.0])[0] < -700
     assert score_limits([5.0], spreads=2) == (4.0, 6.0)
+
+
+def test_curve_of_the_winner_is_never_cut_off():
+    others = [a_trial(i, 149.0) for i in range(2)]
+    for report in others[0]["history"] + others[1]["history"]:
+        report |= {"parzen_ll_valid": 149.0, "parzen_ll_valid_se": 2.0}
+    source = page(trials=[*others, a_trial(2, 150.0)]).source
+    svg, top, bottom = panel(source, "parzen_ll_valid")
+    (path,) = re.findall(r'<title>trial 2</title>\s*<path d="([^"]*)"', svg)
+    heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
+    assert top < heights[-1] < heights[0] < bottom
+
+
+def test_lone_trial_shows_its_standard_error():
+    source = page(trials=[a_trial(2, 150.0)]).source
+    svg, top, bottom = panel(source, "setting-train-d_steps")
+    bar = svg[svg.index("LineCollection_1") :].partition("/>")[0]
+    ends = sorted(float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", bar))
+    (_, middle) = marks(svg)["trial 2, 150.0 nats"]
+    assert top < ends[0] < middle < ends[1] < bottom
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_checkout_gives_its_commit(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
     assert len(commit) == 40
     assert provenance()[COMMIT] == commit
-    git(checkout, "-c", "user.name=n", "-c", "user.email=e", "tag", "v1")
+    git(checkout, "-c", "user.name=n", "-c", "user.email=e", "tag", "-am", "tag", "v1")
     assert provenance()[COMMIT] == commit
 
 

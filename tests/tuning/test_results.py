@@ -1,0 +1,97 @@
+"""The winner of a sweep, and its table."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.tuning.tiny_sweeps import a_result, scores
+from tuning.ledger import best_report
+from tuning.results import best_trial, results_table
+
+
+def test_the_winner_has_the_best_score_at_any_step():
+    results = [
+        a_result(0, history=scores(10, [1.0, 9.0, 2.0])),
+        a_result(1, history=scores(10, [3.0, 4.0, 5.0])),
+    ]
+    assert best_trial(results) is results[0]
+    assert best_trial(results[::-1]) is results[0]
+
+
+def test_of_equal_scores_the_fewer_steps_win_then_the_lower_index():
+    slow = a_result(0, history=scores(10, [1.0, 9.0]))
+    fast = a_result(2, history=scores(10, [9.0, 1.0]))
+    twin = a_result(1, history=scores(10, [9.0, 9.0]))
+    assert best_trial([slow, fast]) is fast
+    assert best_trial([fast, slow, twin]) is twin
+
+
+def test_of_equal_scores_of_one_trial_the_first_counts():
+    assert best_report(scores(10, [9.0, 9.0]))["step"] == 10
+
+
+def test_a_trial_without_a_score_cannot_win():
+    unscored = a_result(0, history=[{"step": 5, "d_loss": 1.0}])
+    empty = a_result(1, history=[])
+    assert best_trial([unscored, empty]) is None
+    assert best_trial([]) is None
+    assert best_trial([unscored, empty, a_result(7)]).trial == 7
+
+
+def test_a_trial_that_failed_after_a_score_takes_part():
+    failed = a_result(0, status="failed", cause="diverged", history=scores(10, [99.0]))
+    assert best_trial([failed, a_result(1)]) is failed
+
+
+def test_the_table_has_a_row_for_each_trial_by_index():
+    results = [
+        a_result(2, overrides={"train.d_steps": 2, "generator.hidden": [16, 16]}),
+        a_result(0, overrides={"train.d_steps": 1, "generator.hidden": [16]}),
+        a_result(1, status="failed", cause="diverged", history=[], overrides={"train.d_steps": 3}),
+    ]
+    table = results_table(results)
+    assert table.to_pylist()[1:] == [
+        {
+            "trial": 1,
+            "status": "failed",
+            "cause": "diverged",
+            "seed": 1,
+            "run_id": "run1",
+            "step": 0,
+            "elapsed_seconds": 1.5,
+            "generator.hidden": None,
+            "train.d_steps": 3,
+            "best_step": None,
+            "parzen_ll_valid": None,
+            "parzen_ll_valid_se": None,
+        },
+        {
+            "trial": 2,
+            "status": "finished",
+            "cause": None,
+            "seed": 2,
+            "run_id": "run2",
+            "step": 10,
+            "elapsed_seconds": 1.5,
+            "generator.hidden": [16, 16],
+            "train.d_steps": 2,
+            "best_step": 10,
+            "parzen_ll_valid": -2.0,
+            "parzen_ll_valid_se": None,
+        },
+    ]
+    assert table["trial"].to_pylist() == [0, 1, 2]
+
+
+def test_the_types_of_the_columns_do_not_depend_on_how_the_trials_did(tmp_path):
+    nothing = results_table([])
+    failed = results_table([a_result(0, status="failed", cause="diverged", history=[])])
+    finished = results_table([a_result(0)])
+    assert nothing.schema == failed.schema == finished.schema
+    assert nothing.schema.field("cause").type == pa.string()
+    pq.write_table(nothing, tmp_path / "results.parquet")
+
+
+def test_a_space_over_the_seed_gives_one_column():
+    table = results_table([a_result(0, seed=7, overrides={"seed": 7})])
+    assert table.column_names.count("seed") == 1
+    assert table["seed"].to_pylist() == [7]
