@@ -8,17 +8,18 @@ Exit status: 0 done, 1 failed, 2 usage, 3 promotion refused.
 import json
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from pipeline.graph import Graph
+    from gan.config import PipelineConfig
+    from pipeline.progress import Display
 
 app = typer.Typer(
     name="gan",
@@ -26,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 
 STAGES = ("data", "sweep", "evaluate", "promote", "report")
@@ -62,6 +63,9 @@ def _options(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for package in ("gan", "tuning", "pipeline"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        # It warns of each attempt to reach a store that does not answer; ours is one line.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -103,7 +107,10 @@ def run(  # noqa: PLR0917 - Typer turns each into an option
 
 @app.command()
 def sweep(
-    source: Source = "quick",
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Name of a preset, or path of a YAML file; quick if none."),
+    ] = None,
     assignments: Assignments = None,
     resume: Annotated[
         str | None,
@@ -116,13 +123,15 @@ def sweep(
     Example: gan sweep --resume quick-1a2b3c4d
     """
     if resume is None:
-        _run_stages(source, assignments, last="sweep", as_json=as_json)
+        _run_stages(source or "quick", assignments, last="sweep", as_json=as_json)
         return
     from pipeline.main_line import find_sweep
 
-    if assignments:
-        raise typer.BadParameter("a sweep that is resumed has its settings: leave out --set")
-    _run_config(find_sweep(resume).config(), first=None, last="sweep", as_json=as_json)
+    if source or assignments:
+        given = source or "--set"
+        raise _usage(f"a sweep that is resumed has its settings: leave out {given}")
+    config = find_sweep(resume).config()
+    _run_config(config, last="sweep", resume=resume, as_json=as_json)
 
 
 def _stage_command(name: str, text: str) -> None:
@@ -154,13 +163,16 @@ def train(
     from pipeline.settings import resolve
     from pipeline.training import train_one
 
-    with _console() as console:
-        result = train_one(resolve(source, assignments or ()), console)
+    config = resolve(source, assignments or ())
+    with _display() as display:
+        display.begin("train")
+        result = train_one(config, display)
+        display.end("train", result["generator"])
     _show(result, as_json=as_json)
 
 
 @app.command()
-def score(
+def score(  # noqa: PLR0917 - Typer turns each into an option
     file: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet, or a folder of pictures.")],
     dataset: Annotated[
         str, typer.Option(help="mnist, or the path of a .parquet or .npz file.")
@@ -168,17 +180,25 @@ def score(
     split: Annotated[
         str, typer.Option(help="valid, or test: never choose anything by a score on test.")
     ] = "valid",
+    test_path: Annotated[
+        str | None, typer.Option(help="The file with the test images, of a data set by path.")
+    ] = None,
+    n_valid: Annotated[
+        int, typer.Option(min=1, help="Images at the end of the data set that are validation's.")
+    ] = 10_000,
     as_json: Json = False,
 ) -> None:
     """Score the samples of any program by Parzen window, in nats.
 
     Example: gan score samples.npy --dataset mnist
     """
+    from gan.config import DataConfig
     from pipeline.scoring import score_file
 
     if split not in ("valid", "test"):
-        raise typer.BadParameter(f"--split takes valid or test, got {split}")
-    _show(score_file(file, dataset=dataset, split=split), as_json=as_json)
+        raise _usage(f"--split takes valid or test, got {split}")
+    data = DataConfig(dataset=dataset, test_path=test_path, n_valid=n_valid)
+    _show(score_file(file, data=data, split=split), as_json=as_json)
 
 
 @app.command()
@@ -248,21 +268,28 @@ def _run_stages(
     _run_config(config, first=first, last=last, as_json=as_json)
 
 
-def _run_config(config: Any, *, first: str | None, last: str | None, as_json: bool) -> None:
-    from pipeline.main_line import main_line, summary
-    from pipeline.progress import sweep_progress
+def _run_config(
+    config: "PipelineConfig",
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    resume: str | None = None,
+    as_json: bool,
+) -> None:
+    from pipeline.main_line import main_line, require_test_images, summary
+    from pipeline.progress import SweepTally
+    from tuning.sweep import planned_trials
 
-    with _console() as console:
-        with sweep_progress(console, config) as watcher:
-            graph = main_line(config, watcher=watcher)
-            outcomes = []
-            for outcome in graph.run(first=first, last=last):
-                console.print(
-                    f"[bold]{outcome.stage:<9}[/] "
-                    f"{'unchanged' if outcome.is_skipped else 'done':<9} {outcome.folder}"
-                )
-                outcomes.append(outcome)
-        result = summary(graph, outcomes)
+    tally = SweepTally(n_trials=planned_trials(config), n_steps=config.base.train.n_steps)
+    with _display() as display:
+        graph = main_line(config, watcher=display.watcher(tally), resume=resume)
+        if "evaluate" in (stage.name for stage in graph.selected(first=first, last=last)):
+            require_test_images(config)
+        outcomes = []
+        for outcome in graph.run(first=first, last=last, on_start=display.begin):
+            display.end(outcome.stage, str(outcome.folder), is_skipped=outcome.is_skipped)
+            outcomes.append(outcome)
+    result = summary(graph, outcomes)
     _show(result, as_json=as_json)
     if result.get("outcome") == "refused":
         typer.echo(f"promotion refused: {result['reason']}", err=True)
@@ -285,10 +312,9 @@ def _show_plan(
     _require_stages(first, last)
     config = resolve(source, assignments or ())
     check_sweep(config)
-    graph: Graph = main_line(config)
     plan = {
-        stage.name: "run" if stage.name == first or not graph.is_current(stage) else "skip"
-        for stage in graph.selected(first=first, last=last)
+        stage: "run" if would_run else "skip"
+        for stage, would_run in main_line(config).plan(first=first, last=last).items()
     }
     if as_json:
         typer.echo(json.dumps({"stages": plan, "config": to_dict(config)}))
@@ -303,54 +329,65 @@ def _show_plan(
 def _require_stages(first: str | None, last: str | None) -> None:
     for option, stage in (("--from", first), ("--to", last)):
         if stage is not None and stage not in STAGES:
-            raise typer.BadParameter(f"{option} takes one of {', '.join(STAGES)}, got {stage}")
+            raise _usage(f"{option} takes one of {', '.join(STAGES)}, got {stage}")
     if first and last and STAGES.index(last) < STAGES.index(first):
-        raise typer.BadParameter(f"--to {last} comes before --from {first}")
+        raise _usage(f"--to {last} comes before --from {first}")
+
+
+def _usage(problem: str) -> Exception:
+    from gan.errors import ConfigError
+
+    return ConfigError([problem])
 
 
 def _show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """A table for people on stderr; with `as_json` one JSON object on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in result.items():
-        text = f"{value:.3f}" if isinstance(value, float) else str(value)
-        table.add_row(name, text, style=None)
-    Console(stderr=True, highlight=False).print(table)
+    """One line a value for people, on stderr; with `as_json` one JSON object on stdout."""
+    errors = {f"{name}_se" for name in result} & result.keys()
+    width = max(map(len, result))
+    for name in (name for name in result if name not in errors):
+        text = _text(result[name])
+        if f"{name}_se" in errors:
+            text += f" ± {_text(result[f'{name}_se'])}"
+        typer.echo(f"{name:<{width}}  {text}", err=True)
     if as_json:
         typer.echo(json.dumps(dict(result)))
 
 
-def _console() -> "_LoggingConsole":
-    return _LoggingConsole()
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-class _LoggingConsole:
-    """A console on stderr, through which log lines pass so that they do not tear a live bar."""
+@contextmanager
+def _display() -> "Iterator[Display]":
+    """A display on stderr, through which log lines pass so that they do not tear a live line."""
+    from rich.console import Console
+    from rich.logging import RichHandler
 
-    def __enter__(self) -> "Console":
-        from rich.console import Console
-        from rich.logging import RichHandler
+    from pipeline.progress import display
+    from tuning.errors import SweepInterrupted
 
-        console = Console(stderr=True, highlight=False)
-        self._root = logging.getLogger()
-        self._old = self._root.handlers[:]
-        if console.is_terminal:
-            self._root.handlers = [
-                RichHandler(console=console, show_path=False, show_level=False, show_time=False)
-            ]
-        return console
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._root.handlers = self._old
+    console = Console(stderr=True, highlight=False)
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    if console.is_terminal:
+        root.handlers = [
+            RichHandler(console=console, show_path=False, show_level=False, show_time=False)
+        ]
+    try:
+        with display(console) as shown:
+            yield shown
+    except KeyboardInterrupt:
+        # Typer would say `Aborted!`, and not how to go on.
+        raise SweepInterrupted("stopped; what was finished stays") from None
+    finally:
+        root.handlers = handlers
 
 
 def main() -> None:
     """Run a command; whatever goes wrong becomes one line and an exit status."""
     from gan.errors import ConfigError, GanError
     from pipeline.errors import PipelineError, PromotionRefused
-    from tuning.errors import TuningError
+    from tuning.errors import SweepInterrupted, TuningError
 
     try:
         app()
@@ -358,6 +395,8 @@ def main() -> None:
         _fail("\n".join(error.problems), USAGE)
     except PromotionRefused as error:
         _fail(str(error), REFUSED)
+    except SweepInterrupted as error:
+        _fail(f"{error}; `{shlex.join(['gan', *sys.argv[1:]])}` goes on from there", FAILED)
     except (GanError, TuningError, PipelineError) as error:
         _fail(str(error), FAILED)
     except OSError as error:

@@ -4,6 +4,7 @@ A stage is skipped when its settings, the content of its inputs and the version 
 those of the last time, and its own files are as it left them.
 """
 
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from pipeline.errors import StageError
 logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,30 +80,51 @@ class Graph:
     def __init__(self, stages: tuple[Stage, ...], config: PipelineConfig, workspace: Path) -> None:
         self.stages, self.config, self.workspace = stages, config, workspace
 
-    def run(self, *, first: str | None = None, last: str | None = None) -> Iterator[Outcome]:
+    def run(
+        self,
+        *,
+        first: str | None = None,
+        last: str | None = None,
+        on_start: Callable[[str], None] = lambda name: None,
+    ) -> Iterator[Outcome]:
         """Run what is not up to date, one stage for each value that is asked for.
 
         Args:
             first: stage to begin with, which is run again in any case; earlier ones are used as
                 they are.
             last: stage to end with.
+            on_start: told the name of each stage before it is looked at.
+
+        Raises:
+            StageError: if a stage before `first` has not been run, or the disk is full.
+        """
+        selected = self.selected(first=first, last=last)
+        self._require_inputs(selected)
+        for stage in selected:
+            on_start(stage.name)
+            is_skipped = stage.name != first and self.is_current(stage)
+            if not is_skipped:
+                self._run_stage(stage)
+            yield Outcome(stage.name, is_skipped=is_skipped, folder=self.folder(stage.name))
+
+    def plan(self, *, first: str | None = None, last: str | None = None) -> dict[str, bool]:
+        """Whether `run` would run each stage, as far as that is known before any is run.
+
+        A stage that is run on what may come out the same (`data`, a refused promotion) has no
+        part in what follows: only its result tells.
 
         Raises:
             StageError: if a stage before `first` has not been run.
         """
-        for stage in self.selected(first=first, last=last):
-            if stage.name != first and self.is_current(stage):
-                yield Outcome(stage.name, is_skipped=True, folder=self.folder(stage.name))
-                continue
-            inputs = {name: self._finished(name, wanted_by=stage.name) for name in stage.needs}
-            key = self._key(stage)
-            logger.info("stage %s", stage.name)
-            with new_folder(self.folder(stage.name)) as out:
-                stage.run(
-                    Work(config=self.config, inputs=inputs, out=out, workspace=self.workspace)
-                )
-                (out / RECORD).write_text(json.dumps({"key": key, "files": _contents(out)}))
-            yield Outcome(stage.name, is_skipped=False, folder=self.folder(stage.name))
+        selected = self.selected(first=first, last=last)
+        self._require_inputs(selected)
+        changing: set[str] = set()
+        plan: dict[str, bool] = {}
+        for stage in selected:
+            if stage.name == first or changing.intersection(stage.needs) or self._differs(stage):
+                changing.add(stage.name)
+            plan[stage.name] = stage.name in changing or not self.is_current(stage)
+        return plan
 
     def selected(self, *, first: str | None, last: str | None) -> tuple[Stage, ...]:
         """The stages from `first` to `last`, both included.
@@ -118,36 +141,78 @@ class Graph:
 
     def is_current(self, stage: Stage) -> bool:
         """Whether running the stage again would change nothing."""
-        record = self._record(stage.name)
-        if record is None or any(self._record(name) is None for name in stage.needs):
-            return False
-        folder = self.folder(stage.name)
-        return (
-            record["key"] == self._key(stage)
-            and record["files"] == _contents(folder)
-            and stage.is_settled(folder)
-        )
+        return not self._differs(stage) and stage.is_settled(self.folder(stage.name))
 
     def folder(self, name: str) -> Path:
         """Where a stage keeps its files."""
         return self.workspace / name
 
-    def _finished(self, name: str, *, wanted_by: str) -> Path:
-        if self._record(name) is None:
-            raise StageError(f"run `gan {name}` first", stage=wanted_by, input=name)
-        return self.folder(name)
+    def _run_stage(self, stage: Stage) -> None:
+        inputs = {name: self.folder(name) for name in stage.needs}
+        key = self._key(stage)
+        folder = self.folder(stage.name)
+        try:
+            with new_folder(folder) as out:
+                work = Work(config=self.config, inputs=inputs, out=out, workspace=self.workspace)
+                stage.run(work)
+                record = {
+                    "key": key,
+                    "settings": self._settings(stage),
+                    "files": _contents(out),
+                }
+                (out / RECORD).write_text(json.dumps(record))
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            # The file it names was in a scratch folder, which is gone by now.
+            raise StageError(
+                f"{folder} could not be written: {error.strerror}", stage=stage.name
+            ) from error
+
+    def _require_inputs(self, selected: tuple[Stage, ...]) -> None:
+        """Refuse to begin behind a stage that is missing; warn of one with other settings."""
+        ours = {stage.name for stage in selected}
+        needed = {name for stage in selected for name in stage.needs} - ours
+        earlier = [stage for stage in self.stages if stage.name in needed]
+        records = {stage.name: self._record(stage.name) for stage in earlier}
+        if missing := [name for name, record in records.items() if record is None]:
+            raise StageError(
+                f"it has not been run: begin with `gan run --to {missing[-1]}` and the same "
+                f"settings",
+                stage=selected[0].name,
+                input=missing[-1],
+            )
+        for stage in earlier:
+            record = records[stage.name]
+            if record is not None and record["settings"] != self._settings(stage):
+                folder = self.folder(stage.name)
+                logger.warning("%s is used as it is, and was made with other settings", folder)
+
+    def _settings(self, stage: Stage) -> str:
+        return digest(dict(stage.settings(self.config)))
+
+    def _differs(self, stage: Stage) -> bool:
+        """Whether the stage has not been run, or not with these settings, inputs and files."""
+        record = self._record(stage.name)
+        if record is None or any(self._record(name) is None for name in stage.needs):
+            return True
+        return bool(
+            record["key"] != self._key(stage)
+            or record["files"] != _contents(self.folder(stage.name))
+        )
 
     def _key(self, stage: Stage) -> str:
         inputs = {name: digest((self._record(name) or {})["files"]) for name in stage.needs}
-        settings = dict(stage.settings(self.config))
+        settings = self._settings(stage)
         return digest({"settings": settings, "inputs": inputs, "version": __version__})
 
     def _record(self, name: str) -> dict[str, Any] | None:
+        """What a stage recorded; None where it has not been run, or another version ran it."""
         try:
             record: dict[str, Any] = json.loads((self.folder(name) / RECORD).read_text())
         except (OSError, ValueError):
             return None
-        return record
+        return record if record.keys() == {"key", "settings", "files"} else None
 
 
 def _contents(folder: Path) -> dict[str, str]:

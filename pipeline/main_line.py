@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gan.config import PipelineConfig, to_dict
+from gan.errors import DatasetError
 from gan.metric_names import PARZEN_LL_VALID
 from pipeline.errors import PipelineError
 from pipeline.graph import Graph, Outcome, Stage
@@ -17,8 +18,16 @@ from tuning.tracking import tracking_uri
 WORKSPACES = Path("runs")
 
 
-def main_line(config: PipelineConfig, *, watcher: Watcher | None = None) -> Graph:
-    """The graph of a configuration, with its workspace under `runs` in the working folder."""
+def main_line(
+    config: PipelineConfig, *, watcher: Watcher | None = None, resume: str | None = None
+) -> Graph:
+    """The graph of a configuration, with its workspace under `runs` in the working folder.
+
+    Args:
+        config: what to run.
+        watcher: told of every report of the sweep.
+        resume: name of the sweep that must be gone on with; None: whichever has these settings.
+    """
     stages = (
         Stage(
             name="data",
@@ -32,7 +41,7 @@ def main_line(config: PipelineConfig, *, watcher: Watcher | None = None) -> Grap
             name="sweep",
             needs=("data",),
             settings=lambda c: {"base": to_dict(c.base), "sweep": to_dict(c.sweep)},
-            run=sweep.stage(watcher),
+            run=sweep.stage(watcher, resume=resume),
         ),
         Stage(
             name="evaluate",
@@ -55,6 +64,24 @@ def main_line(config: PipelineConfig, *, watcher: Watcher | None = None) -> Grap
         ),
     )
     return Graph(stages, config, WORKSPACES / config.name)
+
+
+def require_test_images(config: PipelineConfig) -> None:
+    """Refuse a data set whose test file is not there, without opening it.
+
+    `evaluate` would refuse it, too, but only after the whole sweep.
+
+    Raises:
+        DatasetError: naming the setting.
+    """
+    data = config.base.data
+    if data.dataset == "mnist":
+        return
+    if data.test_path is None or not Path(data.test_path).is_file():
+        raise DatasetError(
+            f"data.test_path must be a .parquet or .npz file with test images for {data.dataset}, "
+            f"got {data.test_path}"
+        )
 
 
 def find_sweep(name: str) -> Ledger:

@@ -1,4 +1,4 @@
-"""A sweep as it goes, in the terminal."""
+"""What a person sees while stages run: a live line on a terminal, whole lines elsewhere."""
 
 import logging
 import time
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
-from gan.config import PipelineConfig
 from gan.metric_names import IMAGES_PER_SECOND, PARZEN_LL_VALID
-from tuning.sweep import TrialNews, Watcher, planned_trials
+from tuning.sweep import TrialNews, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -27,73 +27,141 @@ class SweepTally:
 
     n_trials: int
     n_steps: int
-    started_at: float = field(default_factory=time.monotonic)
     steps: dict[int, int] = field(default_factory=dict)
+    first_steps: dict[int, int] = field(default_factory=dict)
     rates: dict[int, float] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     best: tuple[float, int] | None = None
-    first_steps: dict[int, int] = field(default_factory=dict)
+    started_at: float | None = None
+    """When the first report came that was not an end, by `time.monotonic`."""
 
     def take(self, news: TrialNews) -> None:
         """Count one report."""
         step = int(news.report.get("step", 0))
         self.steps[news.trial] = step
         self.first_steps.setdefault(news.trial, step)
-        if IMAGES_PER_SECOND in news.report:
-            self.rates[news.trial] = news.report[IMAGES_PER_SECOND]
         if PARZEN_LL_VALID in news.report:
             score = (news.report[PARZEN_LL_VALID], news.trial)
             self.best = score if self.best is None else max(self.best, score)
         if news.has_ended:
             self.ended.add(news.trial)
             self.rates.pop(news.trial, None)
+            return
+        self.rates[news.trial] = news.report.get(IMAGES_PER_SECOND, 0.0)
+        if self.started_at is None:
+            self.started_at = time.monotonic()
 
     @property
     def share_done(self) -> float:
-        """Share of the trials' steps that is done or will not be needed, in [0, 1]."""
-        running = sum(s for trial, s in self.steps.items() if trial not in self.ended)
-        return (len(self.ended) + running / self.n_steps) / self.n_trials
+        """Share of the steps that is done, in [0, 1]."""
+        done = sum(self.steps.values())
+        return done / max(done + self.steps_left, 1)
+
+    @property
+    def steps_left(self) -> float:
+        """Steps still to do, if each trial ends where those did that came as far as it has.
+
+        Until one has, a trial is counted in full: more than is needed if ASHA stops it.
+        """
+        going = [step for trial, step in self.steps.items() if trial not in self.ended]
+        waiting = [0] * (self.n_trials - len(self.steps))
+        return sum(max(self._expected_end(step) - step, 0) for step in going + waiting)
+
+    def _expected_end(self, step: int) -> float:
+        later_ends = [self.steps[trial] for trial in self.ended if self.steps[trial] > step]
+        return sum(later_ends) / len(later_ends) if later_ends else self.n_steps
 
     @property
     def seconds_left(self) -> float | None:
-        """At most this many: trials that ASHA will stop are counted in full."""
-        if not self.share_done:
+        """Time for `steps_left` at the pace since the first report; None where none is known.
+
+        Steps that an earlier process made are no part of the pace, nor is the time that it takes
+        to start workers.
+        """
+        n_made = sum(step - self.first_steps[trial] for trial, step in self.steps.items())
+        if self.started_at is None or n_made <= 0:
             return None
-        elapsed = time.monotonic() - self.started_at
-        return elapsed / self.share_done * (1 - self.share_done)
+        return (time.monotonic() - self.started_at) * self.steps_left / n_made
 
     def line(self) -> str:
-        """The state in one line."""
-        best = (
-            f"best {self.best[0]:.1f} nats (trial {self.best[1]})" if self.best else "no score yet"
-        )
-        rate = f"{sum(self.rates.values()):,.0f} images/s"
-        left = "" if self.seconds_left is None else f"  at most {_clock(self.seconds_left)} left"
-        return f"{len(self.ended)}/{self.n_trials} trials  {best}  {rate}{left}"
+        """The state in 62 characters or less, so that a terminal of 80 has room for the rest.
+
+        `~` stands before an estimate, `<=` before one that counts trials in full which a
+        scheduler may stop.
+        """
+        parts = [f"{len(self.ended)}/{self.n_trials} trials"] if self.n_trials > 1 else []
+        if self.n_trials == 1:
+            parts.append(f"step {sum(self.steps.values()):,}/{self.n_steps:,}")
+        if self.best is not None:
+            trial = f" (trial {self.best[1]})" if self.n_trials > 1 else ""
+            parts.append(f"best {self.best[0]:.1f}{trial}")
+        if self.rates:
+            parts.append(f"{_short(sum(self.rates.values()))} images/s")
+        if self.seconds_left is not None:
+            sign = "~" if self.ended or self.n_trials == 1 else "<="
+            parts.append(f"{sign} {_clock(self.seconds_left)} left")
+        return "  ".join(parts)
+
+
+class Display:
+    """Tells of stages as they go; made by `display`.
+
+    Args:
+        console: on stderr.
+        live: a bar of one line, at most one task at a time.
+    """
+
+    def __init__(self, console: Console, live: Progress) -> None:
+        self._console, self._live = console, live
+        self._task: TaskID | None = None
+        self._began_at = time.monotonic()
+
+    def begin(self, stage: str) -> None:
+        """A stage starts."""
+        self._began_at = time.monotonic()
+        self._task = self._live.add_task(stage, total=None)
+
+    def end(self, stage: str, result: str, *, is_skipped: bool = False) -> None:
+        """A stage is over, and left `result`."""
+        if self._task is not None:
+            self._live.remove_task(self._task)
+            self._task = None
+        seconds = time.monotonic() - self._began_at
+        how = "unchanged" if is_skipped else f"done in {_clock(seconds)}"
+        self._console.print(f"[bold]{stage:<9}[/] {how:<13} {result}", soft_wrap=True)
+
+    def watcher(self, tally: SweepTally) -> Watcher:
+        """What keeps `tally`, and shows it."""
+        is_terminal = self._console.is_terminal
+
+        def watch(news: TrialNews) -> None:
+            tally.take(news)
+            if not is_terminal:
+                _log(tally, news)
+            elif self._task is not None:
+                self._live.update(
+                    self._task, completed=tally.share_done, total=1.0, description=tally.line()
+                )
+
+        return watch
 
 
 @contextmanager
-def sweep_progress(console: Console, config: PipelineConfig) -> Iterator[Watcher]:
-    """A bar on a terminal, a line for each score elsewhere; yields what is told of the news."""
-    tally = SweepTally(n_trials=planned_trials(config), n_steps=config.base.train.n_steps)
-    with tally_progress(console, tally) as watcher:
-        yield watcher
-
-
-@contextmanager
-def tally_progress(console: Console, tally: SweepTally) -> Iterator[Watcher]:
-    """As `sweep_progress`, with a tally of the caller's."""
-    if not console.is_terminal:
-        yield lambda news: _log(tally, news)
-        return
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda news: _draw(bar, task, tally, news)
+def display(console: Console) -> Iterator[Display]:
+    """A display on `console`; on its end, also by an error, the live line is gone."""
+    columns = (
+        BarColumn(bar_width=8),
+        # The one that gives way on a narrow terminal.
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as live:
+        yield Display(console, live)
 
 
 def _log(tally: SweepTally, news: TrialNews) -> None:
-    tally.take(news)
     if PARZEN_LL_VALID in news.report and not news.has_ended:
         logger.info(
             "trial %d step %d %s %.1f; %s",
@@ -105,11 +173,12 @@ def _log(tally: SweepTally, news: TrialNews) -> None:
         )
 
 
-def _draw(bar: Progress, task: TaskID, tally: SweepTally, news: TrialNews) -> None:
-    tally.take(news)
-    bar.update(task, completed=tally.share_done, description=tally.line())
+def _short(rate: float) -> str:
+    return f"{rate / 1000:,.0f}k" if rate >= 10_000 else f"{rate:,.0f}"
 
 
 def _clock(seconds: float) -> str:
+    """Seconds as m:ss, from an hour on as h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

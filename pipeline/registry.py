@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from gan.files import new_folder, sha256
 from pipeline.artifacts import MANIFEST, Manifest, load_artifact, plain_name, verify
 from pipeline.errors import ArtifactError, ArtifactNotFound, PipelineError
-from tuning.tracking import _store as store
+from tuning.tracking import store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

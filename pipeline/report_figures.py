@@ -74,6 +74,11 @@ class Curve(NamedTuple):
     status: Status = "finished"
     is_winner: bool = False
 
+    def reach(self) -> list[float]:
+        """The values, and the two ends of each standard error."""
+        ends = zip(self.values, self.errors, strict=False)
+        return [*self.values, *(end for v, error in ends for end in (v - error, v + error))]
+
 
 class Point(NamedTuple):
     """One trial against one of its settings."""

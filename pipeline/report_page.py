@@ -228,7 +228,7 @@ def _curves(
     if not curves:
         return None
     everything = [value for curve in curves for value in curve.values]
-    decisive = [value for curve in curves if curve.is_winner for value in curve.values]
+    decisive = [value for curve in curves if curve.is_winner for value in curve.reach()]
     if metric == PARZEN_LL_VALID:
         limits = figures.score_limits(everything, spreads=3, shown=decisive)
     else:
@@ -238,7 +238,7 @@ def _curves(
     )
     ends = [curve.values[-1] for curve in curves]
     alt = f"{metric} by step; {len(curves)} trials end between {min(ends):.4g} and {max(ends):.4g}"
-    return Drawing(title, svg, f"{alt}, the winner at {decisive[-1]:.4g}" if decisive else alt)
+    return Drawing(title, svg, alt)
 
 
 def _curve(trial: Trial, metric: str, winner: Trial | None, label: str = "") -> figures.Curve:

@@ -32,6 +32,8 @@ def write_samples(generator: str, *, n: int, seed: int, output: Path) -> None:
     """
     if output.suffix not in SUFFIXES:
         raise PipelineError(f"{output} must end in one of {', '.join(SUFFIXES)}")
+    if not output.parent.is_dir():
+        raise PipelineError(f"{output} could not be written: there is no folder {output.parent}")
     images = _load(generator).sampler().sample(n, seed)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / output.name
@@ -42,7 +44,10 @@ def write_samples(generator: str, *, n: int, seed: int, output: Path) -> None:
                 np.save(file, images.numpy())
             case _:
                 np.savez_compressed(file, images=images.numpy())
-        write_atomically(output, file.read_bytes())
+        try:
+            write_atomically(output, file.read_bytes())
+        except OSError as error:
+            raise PipelineError(f"{output} could not be written: {error.strerror}") from error
 
 
 def _load(generator: str) -> SavedGenerator:

@@ -14,27 +14,26 @@ from gan.run import unit_pixels
 
 
 def score_file(
-    file: Path, *, dataset: str, split: Literal["valid", "test"] | str
+    file: Path, *, data: DataConfig, split: Literal["valid", "test"] | str
 ) -> dict[str, Any]:
     """Parzen scores of samples by both grids, with their standard errors over images.
 
     Args:
         file: samples in [0, 1]; see `gan.datasets.files.read_samples`.
-        dataset: `mnist`, or a path.
+        data: the images.
         split: which images are scored; widths are chosen on validation images in any case.
 
     Raises:
         DatasetError: if a file cannot be read, or samples and images differ in shape.
     """
     cfg = EvaluationConfig()
-    data = DataConfig(dataset=dataset)
     samples = torch.from_numpy(read_samples(file))
     _, valid_images = load_train_valid(data)
     valid = unit_pixels(valid_images)
     images = valid if split == "valid" else unit_pixels(load_test(data))
     if samples.shape[1:] != images.shape[1:]:
         raise DatasetError(
-            f"{file}: samples must have the shape of the images of {dataset}, "
+            f"{file}: samples must have the shape of the images of {data.dataset}, "
             f"{list(images.shape[1:])}, got {list(samples.shape[1:])}"
         )
     sigmas = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from gan.config import PipelineConfig, load_config
+from gan.config import PipelineConfig, load_config, read_yaml
 from gan.errors import ConfigError
 
 DEFAULT_PRESET = "quick"
@@ -47,22 +47,35 @@ def _absolute(path: str) -> str:
 
 
 def _read(source: str) -> dict[str, Any]:
-    is_path = "/" in source or source.endswith((".yaml", ".yml"))
-    if not is_path and source not in presets():
-        close = difflib.get_close_matches(source, presets(), n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(presets())}"
-        raise ConfigError([f"there is no preset {source}; {hint}"])
+    """The settings that a preset or file states."""
     try:
-        if is_path:
-            text = Path(source).read_text()
-        else:
-            text = files("pipeline.presets").joinpath(f"{source}.yaml").read_text()
-        settings = yaml.safe_load(text) or {}
+        settings = read_yaml(_text(source))
     except OSError as error:
         raise ConfigError([f"{source}: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError([f"{source} is not YAML: {where}"]) from error
-    if not isinstance(settings, dict):
-        raise ConfigError([f"{source} must hold settings by name, got {type(settings).__name__}"])
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{source} is not YAML: it is no text"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{source} is not YAML: {_where(error)}"]) from error
+    if not isinstance(settings, dict) or not settings:
+        got = "none" if not settings else type(settings).__name__
+        raise ConfigError([f"{source} must hold settings by name, got {got}"])
     return settings
+
+
+def _text(source: str) -> str:
+    if "/" in source or source.endswith((".yaml", ".yml")):
+        return Path(source).expanduser().read_text(encoding="utf-8")
+    if source in presets():
+        return files("pipeline.presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+    close = difflib.get_close_matches(source, presets(), n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(presets())}"
+    if Path(source).exists():
+        hint = f"a file of settings ends in .yaml; presets are {', '.join(presets())}"
+    raise ConfigError([f"there is no preset {source}; {hint}"])
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML text, and where, in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())

@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from gan.checkpoint import load_checkpoint
 from gan.config import PipelineConfig, digest, to_dict
@@ -15,7 +14,7 @@ from gan.metric_names import PARZEN_LL_VALID
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import PipelineError
 from pipeline.main_line import WORKSPACES
-from pipeline.progress import SweepTally, tally_progress
+from pipeline.progress import Display, SweepTally
 from tuning.errors import SweepInterrupted
 from tuning.ledger import Ledger
 from tuning.provenance import provenance
@@ -26,14 +25,14 @@ from tuning.trial import TrialSpec, run_trial
 logger = logging.getLogger(__name__)
 
 
-def train_one(config: PipelineConfig, console: Console) -> dict[str, Any]:
+def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
     """Train `config.base` to its end and keep the generator of its best checkpoint.
 
     Returns:
         What came out, by name; the folder of the generator among it.
 
     Raises:
-        SweepInterrupted: by Ctrl-C; the same command goes on.
+        SweepInterrupted: by Ctrl-C; called again, it goes on from the last checkpoint.
         PipelineError: if training failed, or the run never got a score.
     """
     images, _ = load_train_valid(config.base.data)
@@ -43,7 +42,7 @@ def train_one(config: PipelineConfig, console: Console) -> dict[str, Any]:
         ledger.interruption.unlink(missing_ok=True)
         ledger.propose(0, {})
         if ledger.result(0) is None:
-            _train(config, ledger, console, data_digest=images.digest)
+            _train(config, ledger, display, data_digest=images.digest)
     result = ledger.result(0)
     if result is None or result.status == "failed" or result.best is None:
         raise PipelineError(f"training failed: {result.cause if result else 'it has no result'}")
@@ -61,20 +60,17 @@ def train_one(config: PipelineConfig, console: Console) -> dict[str, Any]:
     }
 
 
-def _train(config: PipelineConfig, ledger: Ledger, console: Console, *, data_digest: str) -> None:
+def _train(config: PipelineConfig, ledger: Ledger, display: Display, *, data_digest: str) -> None:
     spec = _spec(config, ledger, data_digest=data_digest)
-    tally = SweepTally(n_trials=1, n_steps=config.base.train.n_steps)
-    with (
-        tally_progress(console, tally) as watcher,
-        contextlib.closing(run_trial(spec)) as reports,
-    ):
+    watcher = display.watcher(SweepTally(n_trials=1, n_steps=config.base.train.n_steps))
+    with contextlib.closing(run_trial(spec)) as reports:
         try:
             for report in reports:
                 watcher(TrialNews(trial=0, report=report))
         except KeyboardInterrupt:
-            raise SweepInterrupted(
-                "training was stopped: the same command goes on from its last checkpoint"
-            ) from None
+            # Tells the trial, which is closed now, that this is not its end.
+            ledger.interruption.touch()
+            raise SweepInterrupted("training was stopped after its last checkpoint") from None
 
 
 def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialSpec:

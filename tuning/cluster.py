@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +33,11 @@ _ENVIRONMENT = {
 }
 
 
-def connect() -> None:
+def connect() -> bool:
     """Join the cluster of RAY_ADDRESS, or start one on this machine; do nothing if connected.
+
+    Returns:
+        Whether this process was not connected before: then it is to disconnect.
 
     Raises:
         TuningError: if the cluster does not answer.
@@ -43,7 +47,7 @@ def connect() -> None:
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     address = os.environ.get("RAY_ADDRESS")
     workers = {name: os.environ[name] for name in _ENVIRONMENT}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -53,11 +57,14 @@ def connect() -> None:
         # Not one that `ray start` has left here, whose workers inherit nothing from this process.
         options |= {"address": "local", "include_dashboard": False}
     try:
+        if address:
+            _knock(address)
         with _keeping_sigterm():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
         raise TuningError(f"{where} could not be reached: {_first_line(error)}") from error
+    return True
 
 
 def disconnect() -> None:
@@ -109,6 +116,14 @@ def _nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at `host:port`: Ray would try for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():  # else it is `auto`, or something that Ray refuses at once
+        with socket.create_connection((host.strip("[]"), min(int(port), 65_535)), timeout=10):
+            pass
 
 
 @contextmanager

@@ -16,12 +16,17 @@ def provenance() -> dict[str, str]:
     """Tags that say where a run comes from.
 
     Returns:
-        `mlflow.user`, `version.gan`, `version.python` and the version of each package that the
+        `mlflow.source.name` and `.type`, `mlflow.user`, `version.gan`, `version.python` and the version of each package that the
         run depends on; in a source checkout `mlflow.source.git.commit`: 40 hexadecimal digits,
         and `-dirty` if a tracked file differs.  The names with `mlflow.` are those that
         MLflow's UI has columns for.
     """
-    tags = {"version.gan": __version__, "version.python": platform.python_version()}
+    tags = {
+        "mlflow.source.name": "gan",
+        "mlflow.source.type": "LOCAL",
+        "version.gan": __version__,
+        "version.python": platform.python_version(),
+    }
     for package in _PACKAGES:
         try:
             tags[f"version.{package}"] = version(package)

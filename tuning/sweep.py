@@ -132,7 +132,7 @@ def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
             sweep.open()
             ends = sweep.fit(watcher)
         finally:
-            cluster.disconnect()  # every worker is gone now, or will be once the cluster notices
+            sweep.leave_cluster()
             if sweep.parent_run_id:
                 sweep.settle(ends)
     if ledger.interruption.exists():
@@ -157,17 +157,23 @@ class _Sweep:
         self.uri = tracking_uri()
         self.tags = provenance() | {"gan.data_digest": data_digest}
         self.experiment_id = self.parent_run_id = ""
-        self.n_slots = 1
+        self.n_slots, self._is_connected = 1, False
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             opening = pool.submit(self._open_store)
-            cluster.connect()
+            self._is_connected = cluster.connect()
             opening.result()
         cluster.require_shared_store(self.uri)
         cfg = self.config.sweep
         self.n_slots = cluster.trial_slots(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
+
+    def leave_cluster(self) -> None:
+        """Leave the cluster that was joined; one on this machine ends with all its workers."""
+        if self._is_connected:
+            cluster.disconnect()
+            self._is_connected = False
 
     def fit(self, watcher: Watcher | None) -> dict[int, TrialEnd]:
         """Run the missing trials; how each of them ended, as the tuner saw it."""

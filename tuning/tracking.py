@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from gan.metric_names import D_LOSS
-from gan.version import __version__
 from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.outbox import (
     Finish,
@@ -41,7 +40,7 @@ CAUSE_TAG = "gan.cause"
 """Why a run is FAILED or KILLED, in one sentence."""
 STOPPED_EARLY_TAG = "gan.stopped_early"
 """Which scheduler stopped a FINISHED run before its last step."""
-VERSION_TAG = "version.gan"
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 PARENT_TAG = "mlflow.parentRunId"
 
 GRID_KEY = "samples"
@@ -82,7 +81,7 @@ def prepare_store(uri: str, experiment: str) -> str:
         TrackingError: the store or its artifact folder cannot be reached or written, or the
             experiment was deleted.
     """
-    with _store(uri) as client:
+    with store(uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             found = client.get_experiment(client.create_experiment(experiment))
@@ -92,7 +91,9 @@ def prepare_store(uri: str, experiment: str) -> str:
                 f"restore --experiment-id {found.experiment_id}`, or choose another name"
             )
         # A write, since an experiment that was there already has only been read so far.
-        client.set_experiment_tag(found.experiment_id, VERSION_TAG, __version__)
+        # This one makes the UI open on training runs rather than on traces.
+        kind = "custom_model_development"
+        client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND_TAG, kind)
     _require_writable(found.artifact_location)
     return str(found.experiment_id)
 
@@ -110,7 +111,7 @@ def open_sweep(
     Raises:
         TrackingError: the store does not answer.
     """
-    with _store(uri) as client:
+    with store(uri) as client:
         run, _ = _open_run(
             client,
             experiment_id,
@@ -128,7 +129,7 @@ def close_run(uri: str, run_id: str, status: RunStatus, *, tags: Mapping[str, st
     Raises:
         TrackingError: the store does not answer.
     """
-    with _store(uri) as client:
+    with store(uri) as client:
         _close(client, run_id, status, tags, _now_ms())
 
 
@@ -146,7 +147,7 @@ def log_scores(uri: str, run_id: str, scores: Mapping[str, float], *, step: int)
     """
     from mlflow.entities import Metric
 
-    with _store(uri) as client:
+    with store(uri) as client:
         logged = client.get_run(run_id).data.metrics
         new = {name: value for name, value in scores.items() if name not in logged}
         metrics = [Metric(name, value, _now_ms(), step) for name, value in new.items()]
@@ -162,7 +163,7 @@ def close_stragglers(uri: str, parent_run_id: str, status: RunStatus, *, cause: 
     Raises:
         TrackingError: the store does not answer.
     """
-    with _store(uri) as client:
+    with store(uri) as client:
         experiment = client.get_run(parent_run_id).info.experiment_id
         condition = f"tags.`{PARENT_TAG}` = '{parent_run_id}' and attributes.status = 'RUNNING'"
         page = client.search_runs([experiment], condition)
@@ -192,7 +193,7 @@ class TrialRun:
 
     def __init__(self, uri: str, identity: RunIdentity) -> None:
         parent = identity.parent_run_id
-        with _store(uri) as client:
+        with store(uri) as client:
             run, is_new = _open_run(
                 client,
                 identity.experiment_id,
@@ -219,7 +220,7 @@ class TrialRun:
         """
         # Before the store is asked: a damaged picture is no outage.
         grid = _read_image(record.file) if isinstance(record, Report) and record.file else None
-        with _store(self._uri, self._client) as client:
+        with store(self._uri, self._client) as client:
             match record:
                 case Report():
                     self._send_report(record, grid)
@@ -249,7 +250,7 @@ class TrialRun:
 
 
 @contextmanager
-def _store(uri: str, client: "MlflowClient | None" = None) -> Iterator["MlflowClient"]:
+def store(uri: str, client: "MlflowClient | None" = None) -> Iterator["MlflowClient"]:
     """A client of the store; whatever it raises becomes a TrackingError of one line."""
     try:
         yield client or _connect(uri)

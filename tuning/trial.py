@@ -104,8 +104,8 @@ def _run(trial: "_Trial") -> Generator[dict[str, float]]:
     except KeyboardInterrupt:
         trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
         raise
-    except (ConfigError, DatasetError, DivergedError) as error:
-        # The same seed and data fail again: a retry would only repeat it.
+    except (ConfigError, DatasetError, DivergedError, ValueError) as error:
+        # The same settings, seed and data fail again: a retry would only repeat it.
         logger.warning("trial %d failed: %s", trial.spec.index, error)
         trial.end("failed", cause=str(error))
     except Exception as error:

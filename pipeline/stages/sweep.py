@@ -1,38 +1,79 @@
 """Run the sweep, and take its winner's generator out of its best checkpoint."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gan.checkpoint import load_checkpoint
+from gan.checkpoint import load_checkpoint, load_newest
 from gan.config import PipelineConfig, digest, to_dict
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
 from pipeline.graph import Work
 from tuning.ledger import Ledger, trial_run
 from tuning.results import best_trial, results_table
-from tuning.sweep import Watcher, run_sweep
+from tuning.sweep import TrialNews, Watcher, run_sweep
+
+logger = logging.getLogger(__name__)
 
 
-def stage(watcher: Watcher | None) -> Callable[[Work], None]:
-    """The stage, telling `watcher` of every report."""
+def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Work], None]:
+    """The stage, telling `watcher` of every report.
+
+    Args:
+        watcher: see `tuning.sweep.run_sweep`; also told of trials that ended in an earlier run.
+        resume: name of the sweep that must be gone on with; None: whichever has these settings.
+    """
 
     def run(work: Work) -> None:
         """Write `results.parquet`, `trials.json`, `winner.json` and the folder `winner`.
 
         Raises:
             ConfigError: the search space does not fit the configuration.
+            StageError: no trial has a score, or the sweep to resume had other images.
             TuningError: the sweep could not be run, or was interrupted.
         """
         data = json.loads((work.inputs["data"] / "data.json").read_text())
         folder = sweep_folder(work.workspace, work.config, data_digest=data["train_digest"])
+        if resume not in (None, folder.name):
+            raise StageError(
+                f"{resume} cannot go on: the images or the settings' defaults are no longer those "
+                f"it was run with; without --resume they begin a sweep of their own",
+                stage="sweep",
+            )
+        ledger = Ledger(folder)
+        _announce(ledger, watcher)
         parent_run_id = run_sweep(work.config, folder, watcher=watcher)
-        write_results(work, Ledger(folder), parent_run_id, tuple(data["image_shape"]))
+        _log_outcome(ledger)
+        write_results(work, ledger, parent_run_id, tuple(data["image_shape"]))
 
     return run
+
+
+def _announce(ledger: Ledger, watcher: Watcher | None) -> None:
+    """Tell of what an earlier run of the sweep has left."""
+    for index in ledger.proposals():
+        result = ledger.result(index)
+        if result is None:
+            # Its warnings of damaged checkpoints are seen here; a worker's are not.
+            load_newest(ledger.trial_folder(index) / "checkpoints")
+        elif watcher is not None and (result.status != "failed" or result.is_final):
+            report = (result.best or {}) | {"step": result.step}
+            watcher(TrialNews(trial=index, report=report, has_ended=True))
+
+
+def _log_outcome(ledger: Ledger) -> None:
+    results = ledger.results()
+    for result in results:
+        if result.status == "failed":
+            logger.warning("trial %d failed: %s", result.trial, result.cause)
+    counts = Counter(result.status for result in results)
+    how = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    logger.info("%s: %d trials, %s", ledger.name, len(results), how)
 
 
 def sweep_folder(workspace: Path, config: PipelineConfig, *, data_digest: str) -> Path:

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 IMPORT_ALL = """
 import importlib, logging, pkgutil, sys
 import gan
-modules = [m.name for m in pkgutil.walk_packages(gan.__path__, "gan.") if "build_" not in m.name]
+modules = [module.name for module in pkgutil.walk_packages(gan.__path__, "gan.")]
 for name in modules:
     importlib.import_module(name)
 assert len(modules) >= 20, modules

@@ -51,10 +51,13 @@ def test_window_is_chosen_on_the_first_validation_images_alone():
     rng = torch.Generator().manual_seed(0)
     samples = torch.rand(200, 1, 2, 2, generator=rng)
     test, valid = (torch.rand(50, 1, 2, 2, generator=rng, dtype=torch.float64) for _ in range(2))
-    valid[20:] = 5.0  # images that would ask for a far wider window
+    valid[:20] = samples[:20]  # they ask for a narrow window; all others for wide ones
+    valid[20:] += 0.5
+    test += 0.5
     cfg = EvaluationConfig(n_sigma_images=20, chunk=7)
     score = score_samples(samples, test, valid=valid, cfg=cfg)
-    assert score.sigma == choose_sigma(valid[:20], samples, grid=PAPER_GRID)
+    widths = [choose_sigma(x, samples, grid=PAPER_GRID) for x in (valid[:20], valid, test)]
+    assert score.sigma == widths[0] < min(widths[1:])
     expected = parzen_log_likelihood(test, samples, sigma=score.sigma)
     assert_allclose(score.log_likelihood.numpy(), expected.numpy(), rtol=1e-9, atol=1e-9)
     assert score.n_samples == 200

@@ -55,8 +55,9 @@ def test_same_seed_same_samples_and_another_seed_others(G):
 def test_first_samples_depend_on_neither_n_nor_batch_size(G, kind):
     whole = sampler(G, kind).sample(2_100, seed=0)
     assert_close(sampler(G, kind).sample(3, seed=0), whole[:3], rtol=1e-6, atol=1e-7)
-    in_parts = sampler(G, kind, batch_size=7).sample(1_234, seed=0)
-    assert_close(in_parts, whole[:1_234], rtol=1e-6, atol=1e-7)
+    for batch_size in (7, 5_000):
+        others = sampler(G, kind, batch_size=batch_size).sample(1_234, seed=0)
+        assert_close(others, whole[:1_234], rtol=1e-6, atol=1e-7)
     assert not torch.equal(whole[:1_000], whole[1_000:2_000])
 
 

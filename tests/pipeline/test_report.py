@@ -605,11 +605,20 @@ def test_curve_of_the_winner_is_never_cut_off():
     others = [a_trial(i, 149.0) for i in range(2)]
     for report in others[0]["history"] + others[1]["history"]:
         report |= {"parzen_ll_valid": 149.0, "parzen_ll_valid_se": 2.0}
-    source = page(trials=[*others, a_trial(2, 150.0)]).source
+    winner = a_trial(2, 150.0)
+    for report in winner["history"]:
+        report |= {"parzen_ll_valid_se": 20.0}
+    source = page(trials=[*others, winner]).source
     svg, top, bottom = panel(source, "parzen_ll_valid")
     (path,) = re.findall(r'<title>trial 2</title>\s*<path d="([^"]*)"', svg)
     heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
     assert top < heights[-1] < heights[0] < bottom
+    band = svg[svg.index("PolyCollection_1") :]
+    (origin,) = re.findall(r'<use [^>]*y="([\d.]+)"', band.partition("</g>")[0])
+    shape = band.partition("/>")[0]
+    edges = [float(origin) + float(y) for y in re.findall(r"[ML] [\d.]+ (-[\d.]+)", shape)]
+    assert top < min(edges) < heights[-1]
+    assert heights[0] < max(edges) < bottom
 
 
 def test_lone_trial_shows_its_standard_error():

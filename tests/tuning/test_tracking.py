@@ -25,6 +25,7 @@ from tuning.tracking import (
     STOPPED_EARLY_TAG,
     close_run,
     close_stragglers,
+    log_scores,
     open_sweep,
     prepare_store,
     tracking_uri,
@@ -458,6 +459,18 @@ def test_an_unknown_status_is_refused(new_log):
         new_log().finish("DONE", tags={})
 
 
+def test_scores_taken_after_the_end_are_added_once(mlflow_store, new_log):
+    log = new_log()
+    report(log, 500)
+    log.finish("FINISHED", tags={})
+    log_scores(mlflow_store, log.run_id, {"parzen_ll_test": 200.5}, step=500)
+    scores = {"parzen_ll_test": 200.5, "parzen_ll_test_se": 2.0}
+    log_scores(mlflow_store, log.run_id, scores, step=500)
+    for name, value in scores.items():
+        assert [row[:2] for row in history(mlflow_store, log.run_id, name)] == [(500, value)]
+    assert status_of(mlflow_store, log.run_id) == "FINISHED"
+
+
 # Each step once
 
 
@@ -580,7 +593,7 @@ print(log.run_id)
 
 
 def test_training_goes_on_through_an_outage_and_nothing_is_lost(
-    mlflow_store, new_log, grid, outage, caplog, capsys
+    mlflow_store, new_log, grid, outage
 ):
     log = new_log()
     report(log, 1)
@@ -588,10 +601,6 @@ def test_training_goes_on_through_an_outage_and_nothing_is_lost(
     for step in (2, 3, 4):
         report(log, step, grid if step == 3 else None)
     assert log.pending() == 3
-    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(warnings) == 1
-    assert "no such table" in warnings[0].getMessage()
-    assert "Traceback" not in capsys.readouterr().err
     assert history(mlflow_store, log.run_id) == expected_history(1)
 
     outage.end()
@@ -600,6 +609,19 @@ def test_training_goes_on_through_an_outage_and_nothing_is_lost(
     assert log.pending() == 0
     assert history(mlflow_store, log.run_id) == expected_history(1, 2, 3, 4, 5)
     assert grid_steps(mlflow_store, log.run_id) == [3]
+
+
+def test_an_outage_is_one_line_of_the_log(new_log, outage, caplog, capsys):
+    log = new_log(retry_seconds=0.0)
+    report(log, 1)
+    outage.start()
+    for step in (2, 3, 4):
+        report(log, step)
+        log.flush()
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "no such table" in warnings[0].getMessage()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_what_waited_goes_out_first_when_the_process_starts_again(
