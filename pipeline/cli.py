@@ -64,8 +64,9 @@ def _options(
     for package in ("gan", "tuning", "pipeline"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     if not debug:
-        # It warns of each attempt to reach a store that does not answer; ours is one line.
-        logging.getLogger("urllib3").setLevel(logging.ERROR)
+        # They tell by tracebacks and of every attempt what ours tell in one line.
+        for package in ("urllib3", "ray.tune"):
+            logging.getLogger(package).setLevel(logging.CRITICAL)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -403,7 +404,7 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", FAILED)
     except Exception as error:  # noqa: BLE001 - the top level: one line, and --debug shows the rest
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)", FAILED)
+        _fail(f"{type(error).__name__}: {error} (`gan --debug COMMAND` shows where)", FAILED)
 
 
 def _fail(message: str, status: int) -> None:

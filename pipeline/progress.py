@@ -73,13 +73,13 @@ class SweepTally:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time for `steps_left` at the pace since the first report; None where none is known.
+        """Time for `steps_left` at the pace since the first report; None if unknown, or over.
 
         Steps that an earlier process made are no part of the pace, nor is the time that it takes
         to start workers.
         """
         n_made = sum(step - self.first_steps[trial] for trial, step in self.steps.items())
-        if self.started_at is None or n_made <= 0:
+        if self.started_at is None or n_made <= 0 or not self.steps_left:
             return None
         return (time.monotonic() - self.started_at) * self.steps_left / n_made
 

@@ -54,7 +54,7 @@ def _read(source: str) -> dict[str, Any]:
         raise ConfigError([f"{source}: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{source} is not YAML: it is no text"]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the date 2014-13-32, say
         raise ConfigError([f"{source} is not YAML: {_where(error)}"]) from error
     if not isinstance(settings, dict) or not settings:
         got = "none" if not settings else type(settings).__name__
@@ -74,7 +74,7 @@ def _text(source: str) -> str:
     raise ConfigError([f"there is no preset {source}; {hint}"])
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     """What is wrong with a YAML text, and where, in one line."""
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -75,8 +75,6 @@ def _train(config: PipelineConfig, ledger: Ledger, display: Display, *, data_dig
 
 def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialSpec:
     uri = tracking_uri()
-    wanted = config.base.device
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
     return TrialSpec(
         ledger=str(ledger.folder),
         index=0,
@@ -87,5 +85,12 @@ def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialS
         parent_run_id=None,
         tags=provenance() | {"gan.data_digest": data_digest},
         threads=torch.get_num_threads(),
-        device=device,
+        device=_device(config.base.device),
     )
+
+
+def _device(wanted: str) -> str:
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise PipelineError("device must be auto or cpu where torch finds no GPU, got cuda")
+    return wanted if wanted != "auto" else ("cuda" if has_gpu else "cpu")

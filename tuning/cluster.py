@@ -61,7 +61,7 @@ def connect() -> bool:
             _knock(address)
         with _keeping_sigterm():
             ray.init(**options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
         raise TuningError(f"{where} could not be reached: {_first_line(error)}") from error
     return True
@@ -122,7 +122,7 @@ def _knock(address: str) -> None:
     """Raise OSError if nobody listens at `host:port`: Ray would try for five minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():  # else it is `auto`, or something that Ray refuses at once
-        with socket.create_connection((host.strip("[]"), min(int(port), 65_535)), timeout=10):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
             pass
 
 

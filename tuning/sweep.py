@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -216,7 +217,9 @@ class _Sweep:
                     verbose=0,
                 ),
             )
-            results = tuner.fit()
+            # It prints a line for a trial that ends without a report; that is no output of ours.
+            with contextlib.redirect_stdout(sys.stderr):
+                results = tuner.fit()
         return {r.config["index"]: TrialEnd(_one_line(r.error)) for r in results if r.config}
 
     def settle(self, ends: Mapping[int, TrialEnd]) -> None:

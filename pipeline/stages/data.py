@@ -8,6 +8,7 @@ from gan.datasets.splits import load_train_valid
 from gan.sampling import save_png, tile
 from pipeline.graph import Work
 
+FACTS = "data.json"
 PREVIEW_IMAGES = 100
 
 
@@ -26,6 +27,6 @@ def run(work: Work) -> None:
         "n_valid": len(valid),
         "image_shape": list(train.image_shape),
     }
-    (work.out / "data.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (work.out / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
     images = torch.from_numpy(train.images[:PREVIEW_IMAGES]).float().div_(255)
     save_png(tile(images, columns=10), work.out / "preview.png", zoom=2)

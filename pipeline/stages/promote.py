@@ -18,6 +18,7 @@ from pipeline.artifacts import Lineage, load_artifact, write_artifact
 from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate
 from pipeline.graph import Work
 from pipeline.registry import GeneratorVersion, current_champion, download, register
+from pipeline.stages.data import FACTS
 from pipeline.stages.evaluate import SCORES, VALID_LL
 from tuning.provenance import provenance
 from tuning.tracking import tracking_uri
@@ -105,7 +106,7 @@ def _champion_ll(
 
 def _write_artifact(work: Work, scores: dict[str, float]) -> None:
     winner = _winner(work)
-    data = json.loads((work.inputs["data"] / "data.json").read_text())
+    data = json.loads((work.inputs["data"] / FACTS).read_text())
     lineage = Lineage(
         run_id=winner["run_id"],
         sweep=winner["sweep"],

@@ -4,7 +4,6 @@ import json
 
 from gan.config import to_dict
 from pipeline.graph import Work
-from pipeline.report_page import render_report
 from pipeline.stages.evaluate import SCORES
 from pipeline.stages.promote import PROMOTION
 
@@ -13,6 +12,9 @@ PAGE = "report.html"
 
 def run(work: Work) -> None:
     """Write `report.html`, which needs no other file."""
+    # It takes half a second to import, which a run that skips this stage should not pay.
+    from pipeline.report_page import render_report
+
     sweep, evaluate = work.inputs["sweep"], work.inputs["evaluate"]
     winner = json.loads((sweep / "winner.json").read_text())
     page = render_report(

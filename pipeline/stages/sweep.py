@@ -14,6 +14,7 @@ from gan.config import PipelineConfig, digest, to_dict
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
 from pipeline.graph import Work
+from pipeline.stages.data import FACTS
 from tuning.ledger import Ledger, trial_run
 from tuning.results import best_trial, results_table
 from tuning.sweep import TrialNews, Watcher, run_sweep
@@ -37,7 +38,7 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
             StageError: no trial has a score, or the sweep to resume had other images.
             TuningError: the sweep could not be run, or was interrupted.
         """
-        data = json.loads((work.inputs["data"] / "data.json").read_text())
+        data = json.loads((work.inputs["data"] / FACTS).read_text())
         folder = sweep_folder(work.workspace, work.config, data_digest=data["train_digest"])
         if resume not in (None, folder.name):
             raise StageError(

@@ -1,0 +1,57 @@
+"""Every preset: what it says of itself, and that it says no more than it must (contract)."""
+
+import shlex
+from importlib.resources import files
+
+import pytest
+
+from gan.config import PipelineConfig, flatten, read_yaml, to_dict
+from pipeline.settings import presets, resolve
+from tests.pipeline.commands import parse
+from tuning.sweep import check_sweep
+
+PRESETS = presets()
+
+
+def text_of(preset):
+    return files("pipeline.presets").joinpath(f"{preset}.yaml").read_text(encoding="utf-8")
+
+
+def test_presets_are_those_that_are_known():
+    assert PRESETS == ["mnist", "quick"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_can_be_run(preset):
+    config = resolve(preset)
+    assert config.name == preset
+    check_sweep(config)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_opens_with_what_it_is_what_it_costs_and_its_command(preset):
+    what, cost, command, *rest = text_of(preset).splitlines()
+    assert all(line.startswith("# ") for line in (what, cost, command))
+    assert not rest[0].startswith("#")
+    assert "minute" in cost
+    name, parameters = parse(command.removeprefix("# "))
+    assert (name, parameters["source"]) == ("run", preset)
+    assert shlex.join(["gan", name, preset]) == command.removeprefix("# ")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_states_differences_alone(preset):
+    defaults = flatten(to_dict(PipelineConfig()))
+    stated = flatten(read_yaml(text_of(preset)))
+    assert stated
+    same = [path for path, value in stated.items() if defaults.get(path, ...) == value]
+    assert same == []
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_varies_k_dropout_and_the_prior(preset):
+    assert resolve(preset).sweep.space.keys() >= {
+        "train.d_steps",
+        "discriminator.dropout_hidden",
+        "prior.kind",
+    }

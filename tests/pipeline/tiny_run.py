@@ -1,0 +1,55 @@
+"""A whole run that is as small as it can be: images of 8 x 8 pixels, nets of 16 units."""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+SETTINGS = {
+    "name": "tiny",
+    "base": {
+        "data": {"dataset": "train.npz", "test_path": "test.npz", "n_valid": 100},
+        "prior": {"dim": 8},
+        "generator": {"hidden": [16], "init_range": None},
+        "discriminator": {"hidden": [16], "pieces": 2, "init_range": None},
+        "train": {
+            "n_steps": 60,
+            "report_every": 10,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "decay_per_step": 1.0,
+        },
+        "evaluation": {"score_every": 20, "n_samples": 200, "n_sigma_images": 50},
+    },
+    "sweep": {
+        "n_trials": 2,
+        "scheduler": "fifo",
+        "space": {
+            "train.d_steps": {"choice": [1, 2]},
+            "prior.kind": {"choice": ["uniform", "gaussian"]},
+        },
+    },
+    "promote": {"model": "tiny-generator"},
+}
+
+
+def bright_squares(n: int, seed: int) -> np.ndarray:
+    """Images [n, 8, 8] uint8 of a bright square or a bright bar on dark noise."""
+    rng = np.random.default_rng(seed)
+    images = 60 * rng.random((n, 8, 8))
+    is_square = rng.random(n) < 0.5
+    images[is_square, 2:6, 2:6] += 150
+    images[~is_square, :, 3:5] += 150
+    return images.astype(np.uint8)
+
+
+def write_images(folder: Path, *, has_test: bool = True) -> None:
+    """Write train.npz and perhaps test.npz."""
+    np.savez(folder / "train.npz", images=bright_squares(400, 1))
+    if has_test:
+        np.savez(folder / "test.npz", images=bright_squares(120, 2))
+
+
+def write_settings(folder: Path) -> None:
+    """Write tiny.yaml."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
