@@ -344,8 +344,9 @@ def _usage(problem: str) -> Exception:
 def _show(result: Mapping[str, Any], *, as_json: bool) -> None:
     """One line a value for people, on stderr; with `as_json` one JSON object on stdout."""
     errors = {f"{name}_se" for name in result} & result.keys()
-    width = max(map(len, result))
-    for name in (name for name in result if name not in errors):
+    shown = [name for name in result if name not in errors]
+    width = max(map(len, shown), default=0)
+    for name in shown:
         text = _text(result[name])
         if f"{name}_se" in errors:
             text += f" ± {_text(result[f'{name}_se'])}"
@@ -362,6 +363,7 @@ def _text(value: Any) -> str:
 def _display() -> "Iterator[Display]":
     """A display on stderr, through which log lines pass so that they do not tear a live line."""
     from rich.console import Console
+    from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 
     from pipeline.progress import display
@@ -372,7 +374,13 @@ def _display() -> "Iterator[Display]":
     handlers = root.handlers[:]
     if console.is_terminal:
         root.handlers = [
-            RichHandler(console=console, show_path=False, show_level=False, show_time=False)
+            RichHandler(
+                console=console,
+                highlighter=NullHighlighter(),
+                show_level=False,
+                show_path=False,
+                show_time=False,
+            )
         ]
     try:
         with display(console) as shown:
@@ -391,7 +399,7 @@ def main() -> None:
     from tuning.errors import SweepInterrupted, TuningError
 
     try:
-        app()
+        app(prog_name="gan")
     except ConfigError as error:
         _fail("\n".join(error.problems), USAGE)
     except PromotionRefused as error:

@@ -84,7 +84,7 @@ class SweepTally:
         return (time.monotonic() - self.started_at) * self.steps_left / n_made
 
     def line(self) -> str:
-        """The state in 62 characters or less, so that a terminal of 80 has room for the rest.
+        """The state in some 60 characters, so that a terminal of 80 has room for the rest.
 
         `~` stands before an estimate, `<=` before one that counts trials in full which a
         scheduler may stop.
@@ -99,7 +99,7 @@ class SweepTally:
             parts.append(f"{_short(sum(self.rates.values()))} images/s")
         if self.seconds_left is not None:
             sign = "~" if self.ended or self.n_trials == 1 else "<="
-            parts.append(f"{sign} {_clock(self.seconds_left)} left")
+            parts.append(f"{sign}{_clock(self.seconds_left)} left")
         return "  ".join(parts)
 
 
@@ -178,7 +178,7 @@ def _short(rate: float) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """Seconds as m:ss, from an hour on as h:mm:ss."""
+    """Seconds as m:ss, from an hour on as 1h05."""
     minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    hours, minutes_of_hour = divmod(minutes, 60)
+    return f"{hours}h{minutes_of_hour:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gan.checkpoint import load_checkpoint, load_newest
+from gan.checkpoint import Checkpoint, load_checkpoint, load_newest
 from gan.config import PipelineConfig, digest, to_dict
+from gan.errors import CheckpointError
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
 from pipeline.graph import Work
@@ -108,8 +109,20 @@ def write_results(
         "best": best,
     }
     (work.out / "winner.json").write_text(json.dumps(lineage, indent=2) + "\n")
-    checkpoint = load_checkpoint(ledger.checkpoint_path(winner.trial, step=int(best["step"])))
+    checkpoint = _best_checkpoint(ledger, winner.trial, step=int(best["step"]))
     run = trial_run(work.config, winner.trial, winner.overrides)
     saved = generator_from_state(checkpoint.tensors, run, image_shape=image_shape)
     (work.out / "winner").mkdir()
     save_generator(work.out / "winner", saved)
+
+
+def _best_checkpoint(ledger: Ledger, trial: int, *, step: int) -> Checkpoint:
+    path = ledger.checkpoint_path(trial, step=step)
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        result = ledger.trial_folder(trial) / "result.json"
+        raise StageError(
+            f"{error}: delete {path.parent} and {result}, and the next run trains this trial again",
+            stage="sweep",
+        ) from error

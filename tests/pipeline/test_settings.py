@@ -21,7 +21,7 @@ def settings(tmp_path, monkeypatch):
 
 
 def problems(source, *assignments):
-    with pytest.raises(ConfigError, match=".") as caught:
+    with pytest.raises(ConfigError, match=r"\S") as caught:
         resolve(source, assignments)
     return caught.value.problems
 

@@ -209,10 +209,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on_in_its_run(
 
 
 def test_a_sweep_in_which_no_trial_has_a_score_fails_in_one_line(place, shared_cluster):
-    here = place("train.learning_rate=1e6", n_trials=2, space={})
-    with pytest.raises(
-        TuningError, match="no trial of tiny has a score: losses must be"
-    ) as caught:
+    here = place("train.learning_rate=1e6", n_trials=1, space={})
+    with pytest.raises(TuningError, match="no trial of tiny has a score: losses must") as caught:
         here.run()
     assert "\n" not in str(caught.value)
     assert here.statuses() == ["FAILED"]
@@ -248,21 +246,22 @@ def test_when_its_time_is_over_a_sweep_ends_with_what_it_has(place, shared_clust
 def test_asha_stops_weak_trials_and_diverged_ones_fail_and_both_say_so(
     place, shared_cluster, capsys
 ):
-    space = {"train.learning_rate": {"choice": [0.05, 1e6, 1e-6, 1e-6, 1e-6]}}
-    here = place(search="grid", scheduler="asha", grace_steps=10, reduction_factor=2, space=space)
+    space = {
+        "generator.output_bias_from_data": {"choice": [True, False]},
+        "train.learning_rate": {"choice": [1e-3, 1e6]},
+    }
+    # One after the other, so that the good one sets the bar.
+    sweep = {"search": "grid", "scheduler": "asha", "grace_steps": 10, "cpus_per_trial": 2}
+    here = place(space=space, **sweep)
     here.run()
     results, runs = here.ledger.results(), here.children()
-    assert [results[0].status, results[1].status] == ["finished", "failed"]
+    assert [result.status for result in results] == ["finished", "failed", "stopped", "failed"]
+    assert [run.status for run in runs] == ["FINISHED", "FAILED", "FINISHED", "FAILED"]
     assert "losses must be finite" in results[1].cause
-    assert [runs[1].status, runs[1].tags["gan.cause"]] == ["FAILED", results[1].cause]
-
-    stopped = [result for result in results if result.status == "stopped"]
-    assert stopped
-    for result in stopped:
-        assert [result.cause, result.step] in (["asha", 10], ["asha", 20])
-        run = runs[result.trial]
-        assert [run.status, run.tags["gan.stopped_early"]] == ["FINISHED", "asha"]
-        assert run.steps[D_LOSS] == list(range(5, result.step + 1, 5))
+    assert runs[1].tags["gan.cause"] == results[1].cause
+    assert [results[2].cause, results[2].step] == ["asha", 10]
+    assert runs[2].tags["gan.stopped_early"] == "asha"
+    assert runs[2].steps[D_LOSS] == [5, 10]
     assert [here.parent().status, here.parent().tags["gan.best_trial"]] == ["FINISHED", "0"]
     assert capsys.readouterr().out == ""
 
@@ -485,14 +484,14 @@ def test_a_driver_that_is_killed_is_gone_on_with(moment, place, driver, whole):
     here = place(*LONG)
     first = driver(here)
     first.wait_for(*moment)
-    first.process.kill()
-    first.wait_until_nothing_is_left(60)
+    first.process.kill()  # its workers live a second or two longer: that must not matter
+    first.process.wait()
     ended = here.ended()
     assert here.parent().status == "RUNNING"
     assert len(ended) < 4
 
     here.run()
-    assert here.ended().items() >= ended.items()
+    assert here.ended().items() >= ended.items()  # not even written again
     assert not {news.trial for news in here.news} & ended.keys()
     assert_complete(here, whole)
 
@@ -537,7 +536,6 @@ def test_a_second_ctrl_c_ends_the_driver_at_once(place, driver):
     os.kill(first.process.pid, signal.SIGINT)
     status, _ = first.wait()
     assert status != 0
-    first.wait_until_nothing_is_left(60)
     assert here.parent().status == "KILLED"
     assert "RUNNING" not in here.statuses()
 

@@ -1,0 +1,239 @@
+"""The command: help, exit status, what goes where (contract)."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import rich.console
+
+from gan.errors import DatasetError
+from pipeline import cli, main_line, scoring, ui
+from pipeline.errors import PipelineError, PromotionRefused
+from pipeline.gate import Check
+from pipeline.settings import resolve
+from tests.pipeline.commands import command_help, command_names, parse
+from tuning.errors import SweepInterrupted
+
+COMMANDS = [
+    "data",
+    "evaluate",
+    "fetch",
+    "promote",
+    "report",
+    "run",
+    "sample",
+    "score",
+    "sweep",
+    "train",
+    "ui",
+]
+
+
+def example_of(name):
+    (example,) = re.findall(r"^Example: (gan .+)$", command_help(name), re.MULTILINE)
+    return example
+
+
+def test_commands_are_those_that_are_known():
+    assert command_names() == COMMANDS
+
+
+def test_installed_script_is_this_program():
+    (script,) = (e for e in entry_points(group="console_scripts") if e.name == "gan")
+    assert script.value == "pipeline.cli:main"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_has_an_example_that_it_takes(name):
+    parsed, parameters = parse(example_of(name))
+    assert parsed == name
+    if parameters.get("source"):
+        resolve(parameters["source"], parameters["assignments"] or ())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_is_shown(gan, name):
+    answer = gan(name, "--help")
+    assert answer.status == 0
+    assert "Example:" in answer.out
+
+
+def test_help_imports_nothing_that_is_slow():
+    code = (
+        "import sys; sys.argv = ['gan', '--help']\n"
+        "from pipeline.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Usage: gan" in answer.stdout
+    imported = set(answer.stderr.split())
+    slow = "torch ray mlflow numpy scipy pandas pyarrow pydantic matplotlib yaml optuna sqlalchemy"
+    assert "typer" in imported
+    assert imported & set(slow.split()) == set()
+
+
+def test_no_command_shows_help_as_a_usage_error(gan):
+    answer = gan()
+    assert answer.status == 2
+    assert "Usage: gan" in answer.out
+
+
+def test_last_line_of_stdout_is_json_and_all_else_goes_to_stderr(gan, here):
+    answer = gan("data", "tiny.yaml", "--json")
+    assert answer.status == 0
+    facts = json.loads(answer.out)
+    assert (facts["n_train"], facts["n_valid"], facts["image_shape"]) == (300, 100, [1, 8, 8])
+    assert re.search(r"^data      done in \d+:\d\d  runs/tiny/data$", answer.err, re.MULTILINE)
+    assert re.search(r"^n_train +300$", answer.err, re.MULTILINE)
+
+
+def test_without_json_stdout_is_empty(gan, here):
+    assert gan("data", "tiny.yaml").out == ""
+
+
+def test_failure_leaves_stdout_empty(gan, here):
+    images = here / "train.npz"
+    images.write_bytes(images.read_bytes()[:-30])
+    answer = gan("data", "tiny.yaml", "--json")
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err == f"error: {images}: cannot be read: File is not a zip file\n"
+
+
+def test_score_and_its_error_share_a_line_for_people(capsys):
+    result = {"parzen_ll_test": 1.23456, "parzen_ll_test_se": 0.5, "trial": 3, "no_se": 1.0}
+    cli._show(result, as_json=True)
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "parzen_ll_test  1.235 ± 0.500",
+        "trial           3",
+        "no_se           1.000",
+    ]
+    assert json.loads(out) == result
+
+
+def test_dry_run_says_what_would_be_run_and_changes_nothing(gan, here):
+    before = sorted(here.rglob("*"))
+    answer = gan("run", "tiny.yaml", "--set", "train.n_steps=7", "--dry-run", "--json")
+    plan = json.loads(answer.out)
+    assert plan["stages"] == dict.fromkeys(cli.STAGES, "run")
+    assert plan["config"]["base"]["train"]["n_steps"] == 7
+    assert sorted(here.rglob("*")) == before
+    answer = gan("run", "tiny.yaml", "--to", "sweep", "--dry-run")
+    assert answer.out == ""
+    assert answer.err.endswith("data      run\nsweep     run\n")
+    gan("data", "tiny.yaml")
+    answer = gan("run", "tiny.yaml", "--to", "data", "--dry-run")
+    assert answer.err.endswith("\ndata      run\n")
+
+
+def test_stages_of_the_command_are_those_of_the_pipeline(here):
+    assert tuple(s.name for s in main_line.main_line(resolve("tiny.yaml")).stages) == cli.STAGES
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "lines"),
+    [
+        (DatasetError("a.npz is damaged"), 1, ["error: a.npz is damaged"]),
+        (PipelineError("no"), 1, ["error: no"]),
+        (
+            PromotionRefused(
+                [Check(name="c", passed=False, value=None, limit=None, reason="too weak")]
+            ),
+            3,
+            ["error: promotion refused: c: too weak"],
+        ),
+        (
+            SweepInterrupted("the sweep was stopped"),
+            1,
+            ["error: the sweep was stopped; `gan score 'my samples.npy'` goes on from there"],
+        ),
+        (OSError(28, "No space left on device", "/x/y"), 1, ["error: /x/y: No space left on de"]),
+        (OSError("odd"), 1, ["error: odd"]),
+        (
+            ZeroDivisionError("oops"),
+            1,
+            ["error: ZeroDivisionError: oops (`gan --debug COMMAND` shows where)"],
+        ),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line_and_a_status(gan, monkeypatch, error, status, lines):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(scoring, "score_file", fail)
+    answer = gan("score", "my samples.npy")
+    assert (answer.status, answer.out) == (status, "")
+    for got, expected in zip(answer.err.splitlines(), lines, strict=True):
+        assert got.startswith(expected)
+
+
+def test_debug_shows_where(gan, monkeypatch):
+    def fail(*args, **kwargs):
+        raise DatasetError("a.npz is damaged")
+
+    monkeypatch.setattr(scoring, "score_file", fail)
+    monkeypatch.setattr(sys, "argv", ["gan", "--debug", "score", "a.npz"])
+    with pytest.raises(DatasetError, match=r"a\.npz is damaged"):
+        cli.main()
+    assert logging.getLogger("gan").level == logging.DEBUG
+    assert gan("score", "a.npz").status == 1  # and the next command is back to one line
+
+
+def test_interrupt_outside_the_sweep_tells_how_to_go_on(gan, here, monkeypatch):
+    def interrupt(work):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_line.data, "run", interrupt)
+    answer = gan("run", "tiny.yaml", "--set", "train.n_steps=7")
+    assert answer.status == 1
+    assert answer.err == (
+        "error: stopped; what was finished stays; "
+        "`gan run tiny.yaml --set train.n_steps=7` goes on from there\n"
+    )
+    assert list((here / "runs" / "tiny").iterdir()) == []
+
+
+def test_log_lines_pass_through_the_console_of_a_live_line(monkeypatch, capsys):
+    monkeypatch.setattr(rich.console.Console, "is_terminal", True)
+    handlers = logging.getLogger().handlers[:]
+    with cli._display():
+        logging.getLogger("pipeline").warning("[bold]look[/]")
+    assert logging.getLogger().handlers == handlers
+    assert "[bold]look[/]" in capsys.readouterr().err
+
+
+def test_ui_opens_the_store_in_use(gan, here, monkeypatch):
+    started = []
+
+    def execv(program, arguments):
+        started.append((program, arguments))
+        raise SystemExit(0)  # the real one does not come back
+
+    monkeypatch.setattr(os, "execv", execv)
+    assert gan("ui", "--port", "5123").status == 0
+    ((program, arguments),) = started
+    assert program == sys.executable
+    assert arguments[1:] == [
+        *("-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{here}/mlflow.db"),
+        *("--host", "127.0.0.1", "--port", "5123", "--workers", "1"),
+    ]
+
+
+def test_ui_of_a_server_is_its_own(here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    with pytest.raises(PipelineError, match="has its own pages: open http://tracker:5000"):
+        ui.serve_ui(5000)

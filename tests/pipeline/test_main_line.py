@@ -1,0 +1,371 @@
+"""One whole run, as small as it can be, and what is done with what came out of it (contract).
+
+The run is made in two parts: up to the sweep before there is a file with test images, and from
+there on with it, so nothing before `evaluate` can have opened that file.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan.saved_generator import load_generator
+from pipeline.progress import SweepTally
+from pipeline.registry import current_champion
+from tests.pipeline.commands import gan_process, spawn
+from tests.pipeline.tiny_run import write_images, write_settings
+
+STAGES = ("data", "sweep", "evaluate", "promote", "report")
+
+STDERR = (
+    r"(data|sweep|evaluate|promote|report) +(done in \d+:\d\d|unchanged) +runs/\S+",
+    r"trial \d step \d+ parzen_ll_valid -?\d+\.\d; \d/2 trials  best .*",
+    r"tiny-[0-9a-f]{8}: 2 trials, 2 finished",
+    r"(sweep|trial|run_id|parzen_\w+)  +\S.*",
+    r"(outcome|model|version|reason|generator|samples|report)  +\S.*",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder in which `gan run` has been, and its answers."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_settings(folder)
+    write_images(folder, has_test=False)
+    sweep = gan_process("run", "tiny.yaml", "--to", "sweep", "--json", cwd=folder)
+    assert sweep.status == 0, sweep.err
+    write_images(folder)
+    rest = gan_process("run", "tiny.yaml", "--json", cwd=folder)
+    assert rest.status == 0, rest.err
+    return SimpleNamespace(
+        folder=folder,
+        runs=folder / "runs" / "tiny",
+        uri=f"sqlite:///{folder / 'mlflow.db'}",
+        sweep=sweep,
+        rest=rest,
+        result=json.loads(rest.out),
+    )
+
+
+@pytest.fixture
+def inside(whole, monkeypatch):
+    """The working folder is that of the whole run."""
+    monkeypatch.chdir(whole.folder)
+    return whole
+
+
+@pytest.fixture
+def client(whole):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=whole.uri)
+
+
+def stages_of(answer):
+    """Stage -> `done` or `unchanged`, as the answer tells of it."""
+    return dict(re.findall(r"^(\w+) +(done|unchanged)\b.* runs/", answer.err, re.MULTILINE))
+
+
+def only(*ran):
+    """What `stages_of` finds if these stages were run, and the others skipped."""
+    return {stage: "done" if stage in ran else "unchanged" for stage in STAGES}
+
+
+def real(test):
+    """A test of the whole run."""
+    for mark in (pytest.mark.slow, pytest.mark.ray, pytest.mark.mlflow):
+        test = mark(test)
+    return test
+
+
+@real
+def test_nothing_before_evaluate_opens_the_test_images(whole):
+    assert stages_of(whole.sweep) == {"data": "done", "sweep": "done"}
+    assert stages_of(whole.rest) == only("data", "evaluate", "promote", "report")
+
+
+@real
+def test_stdout_is_one_line_of_json_and_stderr_has_nothing_of_third_parties(whole):
+    for answer in (whole.sweep, whole.rest):
+        (line,) = answer.out.splitlines()
+        assert json.loads(line)["trial"] in (0, 1)
+        for told in answer.err.splitlines():
+            assert any(re.fullmatch(pattern, told) for pattern in STDERR), told
+
+
+@real
+def test_each_score_of_each_trial_is_told_once(whole):
+    told = re.findall(r"^trial (\d) step (\d+) ", whole.sweep.err, re.MULTILINE)
+    assert sorted(told) == [(trial, step) for trial in "01" for step in ("20", "40", "60")]
+
+
+@real
+def test_every_file_that_the_result_names_is_there(whole):
+    for name in ("generator", "samples", "report"):
+        assert (whole.folder / whole.result[name]).exists()
+    page = (whole.folder / whole.result["report"]).read_text()
+    assert whole.result["sweep"] in page
+    with Image.open(whole.folder / whole.result["samples"]) as picture:
+        assert picture.size == (2 * (10 * (8 + 2) + 2),) * 2  # 10 x 10 images, zoomed
+
+
+@real
+def test_winner_has_the_best_score_of_all_trials(whole):
+    trials = json.loads((whole.runs / "sweep" / "trials.json").read_text())
+    best = {t["trial"]: max(r.get("parzen_ll_valid", -1e9) for r in t["history"]) for t in trials}
+    assert len(best) == 2
+    assert whole.result["trial"] == max(best, key=best.get)
+    assert json.loads(whole.sweep.out)["parzen_ll_valid"] == max(best.values())
+
+
+@real
+def test_champion_is_the_winner(whole):
+    champion = current_champion(whole.uri, "tiny-generator")
+    assert champion.run_id == whole.result["run_id"]
+    manifest = json.loads((whole.runs / "promote" / "generator" / "manifest.json").read_text())
+    assert manifest["files"]["generator.safetensors"] == champion.weights_sha256
+    record = json.loads((whole.runs / "sweep" / "stage.json").read_text())
+    assert record["files"]["winner/generator.safetensors"] == champion.weights_sha256
+
+
+@real
+def test_mlflow_has_a_finished_parent_and_a_finished_child_for_each_trial(whole, client):
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    (parent,) = (run for run in runs if run not in children)
+    assert len(children) == 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    scored = [run for run in children if "parzen_ll_test" in run.data.metrics]
+    assert [run.info.run_id for run in scored] == [whole.result["run_id"]]
+
+
+@real
+def test_second_run_skips_all_but_data_and_wakes_neither_ray_nor_mlflow(inside):
+    code = (
+        "import sys; sys.argv = ['gan', 'run', 'tiny.yaml']\n"
+        "from pipeline.cli import main\n"
+        "try: main()\n"
+        "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(inside.folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert stages_of(SimpleNamespace(err=answer.stderr)) == only("data")
+    imported = set(answer.stdout.split())
+    assert "torch" in imported
+    assert imported & {"ray", "mlflow", "matplotlib"} == set()
+
+
+@real
+def test_changed_condition_of_promotion_runs_promote_and_report_alone(inside, gan):
+    assert gan("run", "tiny.yaml").status == 0
+    answer = gan("run", "tiny.yaml", "--set", "promote.min_standard_errors=3", "--json")
+    assert stages_of(answer) == only("data", "promote", "report")
+    assert json.loads(answer.out)["outcome"] == "unchanged"
+    assert (inside.runs / "promote" / "generator" / "manifest.json").exists()
+
+
+@real
+def test_touched_result_is_made_again(inside, gan):
+    assert gan("run", "tiny.yaml").status == 0
+    (inside.runs / "report" / "report.html").unlink()
+    assert stages_of(gan("run", "tiny.yaml")) == only("data", "report")
+
+
+@real
+def test_evaluate_opens_the_test_images_and_nothing_after_it_does(inside, gan):
+    test_images = inside.folder / "test.npz"
+    content = test_images.read_bytes()
+    try:
+        test_images.write_bytes(b"no images")
+        answer = gan("evaluate", "tiny.yaml")
+        assert (answer.status, answer.out) == (1, "")
+        assert answer.err.startswith(f"error: {test_images}: cannot be read")
+        test_images.unlink()
+        assert gan("promote", "tiny.yaml").status == 0
+        assert gan("report", "tiny.yaml").status == 0
+    finally:
+        test_images.write_bytes(content)
+    assert gan("run", "tiny.yaml").status == 0
+
+
+@real
+def test_fetched_generator_draws_the_same_images_bit_for_bit(inside, gan, tmp_path):
+    assert gan("fetch", "tiny-generator@champion", str(tmp_path / "champion")).status == 0
+    sources = (str(tmp_path / "champion"), "tiny-generator", "tiny-generator/1")
+    for i, source in enumerate(sources):
+        for suffix in ("npy", "png"):
+            output = str(tmp_path / f"{i}.{suffix}")
+            answer = gan("sample", source, "-n", "5", "--seed", "3", "-o", output)
+            assert answer.status == 0
+    expected = load_generator(inside.runs / "sweep" / "winner").sampler().sample(5, 3).numpy()
+    for i in range(len(sources)):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{i}.npy"), expected)
+    assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(sources))}) == 1
+
+
+@real
+def test_unknown_alias_and_taken_destination_are_refused(inside, gan, tmp_path):
+    answer = gan("fetch", "tiny-generator@best", str(tmp_path / "dest"))
+    assert (answer.status, answer.out) == (1, "")
+    assert re.fullmatch(r"error: .*no alias 'best'.*: champion\n", answer.err)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").write_text("kept")
+    answer = gan("fetch", "tiny-generator", str(tmp_path / "taken"))
+    assert answer.status == 1
+    assert "must be a new or an empty folder, and is not empty" in answer.err
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "mine"]
+
+
+@real
+def test_weaker_candidate_is_refused_and_the_champion_stays(inside, gan):
+    champion = current_champion(inside.uri, "tiny-generator")
+    weaker = ("--set", "name=weaker", "--set", "train.n_steps=10", "--set", "sweep.n_trials=1")
+    answer = gan_process("run", "tiny.yaml", *weaker, "--json", cwd=inside.folder)
+    assert answer.status == 3
+    result = json.loads(answer.out)
+    assert result["outcome"] == "refused"
+    assert re.search(
+        r"better_than_champion: its mean difference to the champion is -\d", result["reason"]
+    )
+    assert answer.err.splitlines()[-1] == f"promotion refused: {result['reason']}"
+    assert (inside.folder / result["report"]).exists()
+    assert "generator" not in result
+    assert current_champion(inside.uri, "tiny-generator") == champion
+    # It is asked again, for the champion may be another by then.
+    again = gan("run", "tiny.yaml", *weaker)
+    assert again.status == 3
+    assert stages_of(again) == only("data", "promote")
+
+
+@real
+def test_finished_sweep_can_be_resumed_and_does_nothing(inside, gan):
+    answer = gan("sweep", "--resume", inside.result["sweep"], "--json")
+    assert answer.status == 0
+    assert stages_of(answer) == {"data": "done", "sweep": "unchanged"}
+    assert json.loads(answer.out)["run_id"] == inside.result["run_id"]
+
+
+@real
+def test_sweep_is_not_resumed_on_other_images(inside, gan):
+    train_images = inside.folder / "train.npz"
+    content = train_images.read_bytes()
+    try:
+        np.savez(train_images, images=np.load(train_images)["images"][::-1])
+        answer = gan("sweep", "--resume", inside.result["sweep"])
+    finally:
+        train_images.write_bytes(content)
+    assert answer.status == 1
+    assert f"error: sweep: {inside.result['sweep']} cannot go on: the images" in answer.err
+    assert [path.name for path in (inside.runs / "sweeps").iterdir()] == [inside.result["sweep"]]
+    assert gan("run", "tiny.yaml").status == 0
+
+
+@real
+def test_ctrl_c_stops_the_sweep_and_tells_the_command_that_goes_on(tmp_path):
+    write_settings(tmp_path)
+    write_images(tmp_path)
+    sets = ("train.n_steps=3000", "train.report_every=50", "evaluation.score_every=500")
+    words = [word for assignment in sets for word in ("--set", assignment)]
+    process = spawn("run", "tiny.yaml", *words, cwd=tmp_path)
+    for line in process.stderr:
+        if line.startswith("trial "):
+            break
+    asked_at = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked_at < 30
+    assert (process.returncode, out) == (1, "")
+    found = re.fullmatch(
+        r"(?s).*error: the sweep was stopped: go on with it by `gan (.*?)`; `gan (.*?)` goes on "
+        r"from there\n",
+        err,
+    )
+    assert found[2].split() == ["run", "tiny.yaml", *words]
+    assert not (tmp_path / "runs" / "tiny" / "sweep").exists()
+
+    answer = gan_process(*found[1].split(), "--json", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    trials = json.loads((tmp_path / "runs" / "tiny" / "sweep" / "trials.json").read_text())
+    for trial in trials:
+        assert [report["step"] for report in trial["history"]] == list(range(50, 3001, 50))
+    answer = gan_process(*found[2].split(), cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert stages_of(answer) == only("data", "evaluate", "promote", "report")
+
+
+@pytest.mark.mlflow
+def test_train_alone_is_a_run_without_parent_in_which_it_goes_on(
+    gan, here, mlflow_store, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    take = SweepTally.take
+
+    def interrupt_at_50(tally, news):
+        take(tally, news)
+        if news.report["step"] == 50:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepTally, "take", interrupt_at_50)
+        assert gan("train", "tiny.yaml").status == 1
+    client = MlflowClient(tracking_uri=mlflow_store)
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert (run.info.status, run.data.tags["gan.cause"]) == ("KILLED", "interrupted")
+
+    answer = gan("train", "tiny.yaml", "--json")
+    assert answer.status == 0
+    (run,) = client.search_runs([experiment])
+    assert run.info.run_id == json.loads(answer.out)["run_id"]
+    assert run.info.status == "FINISHED"
+    assert "mlflow.parentRunId" not in run.data.tags
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "d_loss")]
+    assert sorted(steps) == [10, 20, 30, 40, 50, 60]
+    generator = load_generator(Path(json.loads(answer.out)["generator"]))
+    assert generator.sampler().sample(2, 0).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.mlflow
+def test_finished_training_is_not_done_again(gan, here, mlflow_store, monkeypatch):
+    first = gan("train", "tiny.yaml", "--json")
+    monkeypatch.setattr(SweepTally, "take", lambda tally, news: pytest.fail("it trains again"))
+    second = gan("train", "tiny.yaml", "--json")
+    assert second.out == first.out
+
+
+@pytest.mark.mlflow
+def test_interrupted_training_ends_as_one_that_was_not(gan, here, mlflow_store, monkeypatch):
+    whole_run = json.loads(gan("train", "tiny.yaml", "--set", "name=whole", "--json").out)
+    take = SweepTally.take
+
+    def interrupt_at_30(tally, news):
+        take(tally, news)
+        if news.report["step"] == 30:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepTally, "take", interrupt_at_30)
+        gan("train", "tiny.yaml")
+    resumed = json.loads(gan("train", "tiny.yaml", "--json").out)
+    weights = [
+        (Path(result["generator"]) / "generator.safetensors").read_bytes()
+        for result in (whole_run, resumed)
+    ]
+    assert weights[0] == weights[1]
+    assert whole_run["parzen_ll_valid"] == resumed["parzen_ll_valid"]

@@ -1,0 +1,140 @@
+"""What the stage `sweep` tells and refuses, around a sweep that is none (contract)."""
+
+import dataclasses
+import json
+import logging
+import os
+
+import pytest
+import torch
+
+from gan.checkpoint import save_checkpoint
+from gan.config import load_config
+from pipeline.errors import StageError
+from pipeline.graph import Work
+from pipeline.stages import sweep
+from tests.pipeline.tiny_run import SETTINGS
+from tuning.ledger import Ledger, TrialResult
+from tuning.sweep import TrialNews
+
+CONFIG = load_config(SETTINGS)
+RESULT = TrialResult(
+    trial=0,
+    status="finished",
+    cause=None,
+    is_final=True,
+    overrides={"train.d_steps": 1},
+    seed=0,
+    run_id="0123abcd",
+    elapsed_seconds=1.0,
+    history=[{"step": 20, "parzen_ll_valid": 5.0}, {"step": 60, "parzen_ll_valid": 3.0}],
+)
+
+NO_CHECKPOINT = (
+    r"^sweep: checkpoint \S+/step_00000020 is damaged: .*: delete \S+/checkpoints and "
+    r"\S+/result\.json, and the next run trains this trial again$"
+)
+
+
+@pytest.fixture
+def work(tmp_path):
+    """The stage's work, after a stage `data`."""
+    for name in ("data", "out"):
+        (tmp_path / name).mkdir()
+    facts = {"train_digest": "d" * 64, "image_shape": [1, 8, 8]}
+    (tmp_path / "data" / "data.json").write_text(json.dumps(facts))
+    return Work(
+        config=CONFIG,
+        inputs={"data": tmp_path / "data"},
+        out=tmp_path / "out",
+        workspace=tmp_path / "runs",
+    )
+
+
+@pytest.fixture
+def ledger(work):
+    """The ledger that the stage goes on with."""
+    return Ledger(sweep.sweep_folder(work.workspace, CONFIG, data_digest="d" * 64))
+
+
+@pytest.fixture
+def left(ledger, monkeypatch):
+    """Put results of trials into the ledger; the sweep itself adds none."""
+    monkeypatch.setattr(sweep, "run_sweep", lambda config, folder, *, watcher: "parent")
+
+    def left(*changes):
+        for index, change in enumerate(changes):
+            ledger.propose(index, {})
+            if change is not None:
+                ledger.write_result(dataclasses.replace(RESULT, trial=index, **change))
+
+    return left
+
+
+def test_trials_that_ended_before_are_told_at_the_start(work, left):
+    lost = {"status": "failed", "cause": "worker died", "is_final": False}
+    diverged = {"status": "failed", "cause": "diverged", "history": []}
+    left({}, {"status": "stopped", "cause": "asha"}, lost, diverged, None)
+    told = []
+    with pytest.raises(StageError, match=NO_CHECKPOINT):
+        sweep.stage(told.append)(work)
+    assert told == [
+        TrialNews(trial=0, report={"step": 60, "parzen_ll_valid": 5.0}, has_ended=True),
+        TrialNews(trial=1, report={"step": 60, "parzen_ll_valid": 5.0}, has_ended=True),
+        TrialNews(trial=3, report={"step": 0}, has_ended=True),
+    ]
+
+
+def test_damaged_checkpoint_of_a_trial_that_goes_on_is_told(work, left, ledger, caplog):
+    left(None, {})
+    for step in (20, 40):
+        save_checkpoint(
+            ledger.trial_folder(0) / "checkpoints",
+            step=step,
+            tensors={"x": torch.zeros(100)},
+            meta={},
+        )
+    path = ledger.checkpoint_path(0, step=40)
+    os.truncate(path / "state.safetensors", 100)
+    with pytest.raises(StageError, match=NO_CHECKPOINT):
+        sweep.stage(None)(work)
+    assert [m for m in caplog.messages if "damaged" in m] == [
+        f"checkpoint {path} is damaged: state.safetensors has another SHA-256; "
+        "falling back to the one before"
+    ]
+
+
+def test_outcome_counts_trials_and_gives_the_cause_of_each_failure(work, left, ledger, caplog):
+    caplog.set_level(logging.INFO)
+    left({"status": "failed", "cause": "diverged", "history": []}, {"status": "stopped"})
+    sweep._log_outcome(ledger)
+    assert caplog.messages == [
+        "trial 0 failed: diverged",
+        f"{ledger.name}: 2 trials, 1 failed, 1 stopped",
+    ]
+
+
+def test_sweep_without_a_score_has_no_winner(work, left):
+    left({"status": "stopped", "history": []})
+    with pytest.raises(StageError, match=r"^sweep: no trial has a score$"):
+        sweep.stage(None)(work)
+
+
+def test_sweep_of_another_name_is_not_resumed(work, left, ledger):
+    left({})
+    with pytest.raises(StageError, match=r"^sweep: tiny-00000000 cannot go on: the images or the"):
+        sweep.stage(None, resume="tiny-00000000")(work)
+
+
+def test_name_of_a_sweep_changes_with_what_its_trials_depend_on(work, ledger):
+    def name(config, digest="d" * 64):
+        return sweep.sweep_folder(work.workspace, config, data_digest=digest).name
+
+    promote = load_config(SETTINGS, ["promote.min_standard_errors=5"])
+    assert name(promote) == ledger.name
+    others = [
+        name(load_config(SETTINGS, ["train.n_steps=5"])),
+        name(load_config(SETTINGS, ["sweep.n_trials=5"])),
+        name(CONFIG, "e" * 64),
+    ]
+    assert len({ledger.name, *others}) == 4
