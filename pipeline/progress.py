@@ -135,10 +135,12 @@ class Display:
         is_terminal = self._console.is_terminal
 
         def watch(news: TrialNews) -> None:
+            # A trial that is tried again begins with the report that it goes on from.
+            is_new = int(news.report.get("step", 0)) > tally.steps.get(news.trial, 0)
             tally.take(news)
-            if not is_terminal:
+            if not is_terminal and is_new:
                 _log(tally, news)
-            elif self._task is not None:
+            elif is_terminal and self._task is not None:
                 self._live.update(
                     self._task, completed=tally.share_done, total=1.0, description=tally.line()
                 )

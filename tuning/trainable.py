@@ -2,13 +2,16 @@
 
 import contextlib
 import platform
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from tuning.errors import TuningError
+from tuning.errors import TrackingError, TuningError
+from tuning.tracking import store
 from tuning.trial import TrialSpec, run_trial
 
 
@@ -28,6 +31,8 @@ def trainable(config: dict[str, Any]) -> None:
             f"{fields['ledger']} must lie on storage that every machine of the cluster reaches, "
             f"but {platform.node()} does not see it"
         )
+    if "mlflow" not in sys.modules:
+        threading.Thread(target=_preload, args=(fields["uri"],), daemon=True).start()
     has_gpu = bool(ray.get_gpu_ids()) and fields["run"]["device"] != "cpu"
     spec = TrialSpec(**fields, device="cuda" if has_gpu else "cpu")
     # Closed at once when the scheduler stops the trial, so that its end is on record before this
@@ -35,3 +40,9 @@ def trainable(config: dict[str, Any]) -> None:
     with contextlib.closing(run_trial(spec)) as reports:
         for report in reports:
             tune.report(report)
+
+
+def _preload(uri: str) -> None:
+    """Import what logging needs; that takes a second, in which the trial can begin."""
+    with contextlib.suppress(TrackingError), store(uri):
+        pass

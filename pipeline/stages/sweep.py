@@ -123,6 +123,7 @@ def _best_checkpoint(ledger: Ledger, trial: int, *, step: int) -> Checkpoint:
     except CheckpointError as error:
         result = ledger.trial_folder(trial) / "result.json"
         raise StageError(
-            f"{error}: delete {path.parent} and {result}, and the next run trains this trial again",
+            f"{error}: delete {path.parent} and {result}, "
+            f"and the next run trains this trial again",
             stage="sweep",
         ) from error

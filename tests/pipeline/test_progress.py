@@ -182,6 +182,7 @@ def test_elsewhere_each_score_is_one_line_and_nothing_else(caplog, clock):
         watch(news(0, 10))
         clock(4.0)
         watch(news(0, 20, score=12.5))
+        watch(news(0, 20, score=12.5))  # tried again from there
         watch(news(0, 20, score=12.5, has_ended=True))
         shown.end("sweep", "runs/" + "x" * 100)
     assert caplog.messages == [
