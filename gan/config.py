@@ -161,7 +161,7 @@ class EvaluationConfig:
 class RunConfig:
     """One training run."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**53)
     """The one seed, from which every random stream of the run is derived."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU that the run was given, else the CPU."""
@@ -199,7 +199,7 @@ class SweepConfig:
     space: dict[str, dict[str, list[Any]]] = Field(default_factory=dict)
     """Dotted path in `base` -> {choice: [...]}, {uniform: [low, high]}, {loguniform: [low, high]}
     or {randint: [low, high]} (both ends included)."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**53)
     """Seed of the search; trial i trains with base.seed + i."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
     """CPUs that a trial owns; it uses as many threads of torch."""

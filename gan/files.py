@@ -25,6 +25,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
+        _flush_to_disk(path.parent)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise

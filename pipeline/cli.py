@@ -277,7 +277,8 @@ def _run_config(
     resume: str | None = None,
     as_json: bool,
 ) -> None:
-    from pipeline.main_line import main_line, require_test_images, summary
+    from pipeline.errors import PromotionRefused
+    from pipeline.main_line import main_line, refusals, require_test_images, summary
     from pipeline.progress import SweepTally
     from tuning.sweep import planned_trials
 
@@ -293,8 +294,7 @@ def _run_config(
     result = summary(graph, outcomes)
     _show(result, as_json=as_json)
     if result.get("outcome") == "refused":
-        typer.echo(f"promotion refused: {result['reason']}", err=True)
-        raise typer.Exit(REFUSED)
+        raise PromotionRefused(refusals(graph))
 
 
 def _show_plan(

@@ -89,6 +89,20 @@ def finite_scores(scores: Mapping[str, float]) -> Check:
     )
 
 
+def same_data(candidate: str, champion: str | None) -> Check:
+    """Candidate and champion were trained on the same images; otherwise no score compares them.
+
+    Args:
+        candidate: SHA-256 of its training images.
+        champion: SHA-256 of the champion's; None if there is no champion.
+    """
+    passed = champion in (None, candidate)
+    reason = "there is no champion yet" if champion is None else "they are those of the champion"
+    if not passed:
+        reason = "they are not the champion's: name a model of their own by promote.model"
+    return Check(name="same_data", passed=passed, value=None, limit=None, reason=reason)
+
+
 def better_than_champion(
     candidate: ArrayLike,
     champion: ArrayLike | None,
@@ -108,7 +122,8 @@ def better_than_champion(
         candidate: log-likelihood of each validation image, [b] in nats, b >= 2.
         champion: of the same images in the same order, [b] in nats; None if there is no champion.
         min_standard_errors: how many standard errors of the mean difference, >= 0.
-        is_champion: the two have the same weights, and nothing is to be promoted.
+        is_champion: the two have the same weights, and nothing is to be promoted; then
+            `champion` is not looked at.
 
     Returns:
         `value`: the mean difference, `limit`: what it must exceed, both in nats.
@@ -119,14 +134,14 @@ def better_than_champion(
     Source: Student's paired test; the divisor of std is b - 1.
     """
     name = "better_than_champion"
-    if champion is None:
-        reason = "there is no champion yet"
-        return Check(name=name, passed=True, value=None, limit=None, reason=reason)
     if is_champion:
         reason = "the candidate has the champion's weights"
         return Check(
             name=name, passed=True, value=None, limit=None, reason=reason, is_champion=True
         )
+    if champion is None:
+        reason = "there is no champion yet"
+        return Check(name=name, passed=True, value=None, limit=None, reason=reason)
     mean, error = _paired_difference(candidate, champion)
     limit = min_standard_errors * error
     passed = mean > limit

@@ -9,9 +9,10 @@ from gan.config import PipelineConfig, to_dict
 from gan.errors import DatasetError
 from gan.metric_names import PARZEN_LL_VALID
 from pipeline.errors import PipelineError
+from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
 from pipeline.stages import data, evaluate, promote, report, sweep
-from tuning.ledger import Ledger
+from tuning.ledger import Ledger, identity
 from tuning.sweep import Watcher
 from tuning.tracking import tracking_uri
 
@@ -40,8 +41,9 @@ def main_line(
         Stage(
             name="sweep",
             needs=("data",),
-            settings=lambda c: {"base": to_dict(c.base), "sweep": to_dict(c.sweep)},
+            settings=identity,
             run=sweep.stage(watcher, resume=resume),
+            is_settled=sweep.is_settled,
         ),
         Stage(
             name="evaluate",
@@ -119,3 +121,9 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     if "report" in folders:
         result["report"] = str(folders["report"] / report.PAGE)
     return result
+
+
+def refusals(graph: Graph) -> list[Check]:
+    """The checks of the gate that the winner did not pass."""
+    promotion = json.loads((graph.folder("promote") / promote.PROMOTION).read_text())
+    return [Check(**check) for check in promotion["checks"] if not check["passed"]]

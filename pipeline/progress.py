@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
+from rich.text import Text
 
 from gan.metric_names import IMAGES_PER_SECOND, PARZEN_LL_VALID
 from tuning.sweep import TrialNews, Watcher
@@ -128,7 +129,8 @@ class Display:
             self._task = None
         seconds = time.monotonic() - self._began_at
         how = "unchanged" if is_skipped else f"done in {_clock(seconds)}"
-        self._console.print(f"[bold]{stage:<9}[/] {how:<13} {result}", soft_wrap=True)
+        line = Text.assemble((f"{stage:<9}", "bold"), f" {how:<13} {result}")
+        self._console.print(line, soft_wrap=True)
 
     def watcher(self, tally: SweepTally) -> Watcher:
         """What keeps `tally`, and shows it."""

@@ -24,7 +24,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
-from pandas import DataFrame  # type: ignore[import-untyped]
+from pandas import DataFrame
 
 from pipeline.artifacts import load_artifact
 

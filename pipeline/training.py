@@ -19,7 +19,7 @@ from tuning.errors import SweepInterrupted
 from tuning.ledger import Ledger
 from tuning.provenance import provenance
 from tuning.sweep import TrialNews
-from tuning.tracking import prepare_store, tracking_uri
+from tuning.tracking import DATA_TAG, prepare_store, tracking_uri
 from tuning.trial import TrialSpec, run_trial
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialS
         uri=uri,
         experiment_id=prepare_store(uri, config.name),
         parent_run_id=None,
-        tags=provenance() | {"gan.data_digest": data_digest},
+        tags=provenance() | {DATA_TAG: data_digest},
         threads=torch.get_num_threads(),
         device=_device(config.base.device),
     )

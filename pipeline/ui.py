@@ -1,5 +1,6 @@
 """MLflow's pages on the store in use."""
 
+import errno
 import os
 import socket
 import sys
@@ -24,9 +25,13 @@ def serve_ui(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            problem = "is in use" if is_taken else f"cannot be used ({error.strerror})"
             raise PipelineError(
-                f"port {port} is in use: choose another by `gan ui --port {port + 1}`"
+                f"port {port} {problem}: choose another by `gan ui --port PORT`"
             ) from error
     # One process answers one person; four would take four times the memory and start-up time.
-    arguments = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *arguments])  # noqa: S606
+    arguments = ["--host", HOST, "--port", str(port), "--workers", "1"]
+    # By the environment, not by an argument that everybody's `ps` shows: it may hold a password.
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *arguments], environment)  # noqa: S606

@@ -1,6 +1,6 @@
 """Asynchronous successive halving that survives a restart."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,18 @@ class ResumableASHA(ASHAScheduler):
         grace_steps: updates of G before the first rung.
         max_steps: updates of G of a whole trial.
         reduction_factor: the best 1/this of a rung go on.
+        on_stop: told the index of a trial before it is stopped, so that the decision is on record
+            whatever becomes of the trial's process.
     """
 
-    def __init__(self, *, grace_steps: int, max_steps: int, reduction_factor: int) -> None:
+    def __init__(
+        self,
+        *,
+        grace_steps: int,
+        max_steps: int,
+        reduction_factor: int,
+        on_stop: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__(
             time_attr="step",
             metric=PARZEN_LL_VALID,
@@ -39,6 +48,7 @@ class ResumableASHA(ASHAScheduler):
             reduction_factor=reduction_factor,
             stop_last_trials=False,
         )
+        self._on_stop = on_stop
 
     def replay(self, index: int, history: Iterable[dict[str, float]]) -> None:
         """Enter the reports of an earlier process into the rungs."""
@@ -56,8 +66,12 @@ class ResumableASHA(ASHAScheduler):
         if PARZEN_LL_VALID not in result:
             return str(TrialScheduler.CONTINUE)
         action = str(super().on_trial_result(tune_controller, _key(trial), result))
-        # A trial ends by itself at its last step; told to stop there it would look cut short.
-        return str(TrialScheduler.CONTINUE) if result["step"] >= _n_steps(trial) else action
+        if result["step"] >= _n_steps(trial):
+            # A trial ends by itself at its last step; told to stop there it would look cut short.
+            return str(TrialScheduler.CONTINUE)
+        if action == TrialScheduler.STOP and self._on_stop is not None:
+            self._on_stop(trial.config["index"])
+        return action
 
     def on_trial_complete(
         self, tune_controller: Any, trial: Trial, result: dict[str, Any]

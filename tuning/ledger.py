@@ -1,7 +1,7 @@
 """What a sweep leaves on disk, from which it can always go on.
 
     SWEEP/sweep.json                      configuration
-    SWEEP/id                              sets it apart from every other sweep of that name
+    SWEEP/key                             its name in MLflow
     SWEEP/trials/0003/trial.json          index and settings, written when the trial is proposed
     SWEEP/trials/0003/checkpoints/        as gan.checkpoint writes them
     SWEEP/trials/0003/result.json         written once, when the trial has ended
@@ -111,7 +111,9 @@ class Ledger:
         file = self.folder / "sweep.json"
         if not file.exists():
             _write(file, json.dumps(to_dict(config), indent=2) + "\n")
-        elif digest(self.config()) != digest(config):
+        elif digest(identity(self.config())) == digest(identity(config)):
+            _write(file, json.dumps(to_dict(config), indent=2) + "\n")
+        else:
             raise TuningError(
                 f"{self.folder} holds a sweep with another configuration: resume that one by "
                 f"`gan sweep --resume {self.name}`, or choose another folder"
@@ -137,10 +139,10 @@ class Ledger:
         Raises:
             TuningError: if the folder cannot be written.
         """
-        file = self.folder / "id"
+        file = self.folder / "key"
         if not file.exists():
-            _write(file, uuid4().hex[:8])
-        return f"{self.name}-{file.read_text()}"
+            _write(file, f"{self.name}-{uuid4().hex[:8]}")
+        return file.read_text()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -180,15 +182,26 @@ class Ledger:
         """A file that exists once the time budget of the sweep is spent."""
         return self.folder / "expired"
 
-    def stop_cause(self) -> StopCause:
-        """Why a trial of this sweep is being stopped."""
+    def mark_stopped(self, index: int) -> None:
+        """Record that the scheduler stops trial `index`, before it does."""
+        (self.trial_folder(index) / "stopped").touch()
+
+    def is_marked_stopped(self, index: int) -> bool:
+        """Whether the scheduler has decided against trial `index`."""
+        return (self.trial_folder(index) / "stopped").exists()
+
+    def stop_cause(self, index: int) -> StopCause:
+        """Why trial `index` is being stopped; without a reason on record, it is to be resumed."""
         # An NFS client believes for up to a minute that a file is still missing, unless it has
         # written to the folder.
-        with TemporaryFile(dir=self.folder):
-            pass
-        if self.interruption.exists():
-            return "interrupted"
-        return "time budget" if self.expiry.exists() else "asha"
+        for folder in (self.folder, self.trial_folder(index)):
+            with TemporaryFile(dir=folder):
+                pass
+        if self.is_marked_stopped(index):
+            return "asha"
+        if self.expiry.exists() and not self.interruption.exists():
+            return "time budget"
+        return "interrupted"
 
     def trial_folder(self, index: int) -> Path:
         """Where trial `index` keeps its files."""
@@ -277,6 +290,24 @@ def _try_lock(file: IO[str]) -> bool:
     except OSError as error:
         raise TuningError(f"{file.name} could not be locked: {error.strerror}") from error
     return True
+
+
+def identity(config: PipelineConfig) -> dict[str, Any]:
+    """What the results of a sweep depend on: a sweep that differs in it is another one.
+
+    A time budget that was too small, say, can be raised, and the same sweep goes on.
+    """
+    tree = to_dict(config)
+    base, sweep = tree["base"], tree["sweep"]
+    for group, name in (
+        (sweep, "time_budget_seconds"),
+        (sweep, "max_retries"),
+        (base["evaluation"], "chunk"),
+        (base["evaluation"], "keep_checkpoints"),
+        (base["data"], "test_path"),
+    ):
+        del group[name]
+    return {"base": base, "sweep": sweep}
 
 
 def trial_run(config: PipelineConfig, index: int, overrides: Mapping[str, Any]) -> RunConfig:

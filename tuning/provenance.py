@@ -16,9 +16,10 @@ def provenance() -> dict[str, str]:
     """Tags that say where a run comes from.
 
     Returns:
-        `mlflow.source.name` and `.type`, `mlflow.user`, `version.gan`, `version.python` and the version of each package that the
-        run depends on; in a source checkout `mlflow.source.git.commit`: 40 hexadecimal digits,
-        and `-dirty` if a tracked file differs.  The names with `mlflow.` are those that
+        `mlflow.source.name` and `.type`, `mlflow.user`, `version.gan`, `version.python` and the
+        version of each package that the run depends on; in a source checkout
+        `mlflow.source.git.commit`: 40 hexadecimal digits, and `-dirty` if a tracked file
+        differs.  The names with `mlflow.` are those that
         MLflow's UI has columns for.
     """
     tags = {

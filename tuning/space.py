@@ -67,6 +67,9 @@ class IntegerRange:
         return *range(self.low, self.high, 1 + (self.high - self.low) // 100), self.high
 
 
+FIXED = ("data.", "evaluation.", "device")
+"""Settings that every trial of a sweep shares."""
+
 Dimension = Choice | Interval | IntegerRange
 Space = dict[str, Dimension]
 
@@ -85,6 +88,9 @@ def parse_space(spec: Mapping[str, Mapping[str, list[Any]]], base: RunConfig) ->
             close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]}?" if close else ""
             problems.append(f"sweep.space: there is no setting {path}{hint}")
+            continue
+        if path.startswith(FIXED):
+            problems.append(f"sweep.space: {path}: trials that differ in it cannot be compared")
             continue
         try:
             dimension = _dimension(path, kinds)
@@ -148,6 +154,8 @@ def _range(path: str, kind: str, values: list[Any]) -> Dimension:
     if kind == "randint":
         if not (low.is_integer() and high.is_integer()):
             raise ConfigError([f"{path}: randint takes whole numbers, got {values}"])
+        if max(abs(low), abs(high)) > 2**53:
+            raise ConfigError([f"{path}: randint takes numbers up to 2^53, got {values}"])
         return IntegerRange(int(low), int(high))
     if kind == "loguniform" and low <= 0:
         raise ConfigError([f"{path}: loguniform takes low > 0, got {values}"])

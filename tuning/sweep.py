@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -19,7 +20,12 @@ from gan.datasets.splits import load_train_valid
 from gan.errors import ConfigError
 from gan.metric_names import PARZEN_LL_VALID
 from tuning import cluster
-from tuning.errors import SweepInterrupted, TrackingError, TuningError
+from tuning.errors import (
+    StoreUnavailableError,
+    SweepInterrupted,
+    TrackingError,
+    TuningError,
+)
 from tuning.ledger import Ledger, trial_run
 from tuning.outbox import RunStatus, waiting_run
 from tuning.provenance import provenance
@@ -28,6 +34,7 @@ from tuning.run_log import RunLog
 from tuning.space import Space, grid_points, parse_space, random_point
 from tuning.tracking import (
     CAUSE_TAG,
+    DATA_TAG,
     close_run,
     close_stragglers,
     open_sweep,
@@ -131,6 +138,7 @@ def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
     with sweep.closed_on_failure():
         try:
             sweep.open()
+            sweep.end_stopped()
             ends = sweep.fit(watcher)
         finally:
             sweep.leave_cluster()
@@ -156,7 +164,7 @@ class _Sweep:
     ) -> None:
         self.config, self.ledger, self.space = config, ledger, space
         self.uri = tracking_uri()
-        self.tags = provenance() | {"gan.data_digest": data_digest}
+        self.tags = provenance() | {DATA_TAG: data_digest}
         self.experiment_id = self.parent_run_id = ""
         self.n_slots, self._is_connected = 1, False
 
@@ -184,6 +192,9 @@ class _Sweep:
         from tuning.trainable import trainable
         from tuning.tune_parts import Announcer, UntilStopped
 
+        # Ours is one line for a failure, the tuner's a traceback.
+        is_debug = logger.isEnabledFor(logging.DEBUG)
+        logging.getLogger("ray.tune").setLevel(logging.INFO if is_debug else logging.CRITICAL)
         cfg = self.config.sweep
         search = LedgerSearch(
             self.ledger,
@@ -213,14 +224,25 @@ class _Sweep:
                     storage_path=scratch,
                     stop=UntilStopped(self.ledger, seconds=cfg.time_budget_seconds),
                     failure_config=tune.FailureConfig(max_failures=cfg.max_retries),
-                    callbacks=[Announcer(watcher)] if watcher else [],
+                    callbacks=[Announcer(self.ledger, watcher)],
                     verbose=0,
                 ),
             )
             # It prints a line for a trial that ends without a report; that is no output of ours.
             with contextlib.redirect_stdout(sys.stderr):
                 results = tuner.fit()
-        return {r.config["index"]: TrialEnd(_one_line(r.error)) for r in results if r.config}
+        return {
+            r.config["index"]: TrialEnd(one_line(str(r.error)) if r.error else None)
+            for r in results
+            if r.config
+        }
+
+    def end_stopped(self) -> None:
+        """End the trials that the scheduler stopped in an earlier process, which died on it."""
+        for index, overrides in self.ledger.proposals().items():
+            if self.ledger.result(index) is None and self.ledger.is_marked_stopped(index):
+                spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
+                end_trial(spec, error=None)
 
     def settle(self, ends: Mapping[int, TrialEnd]) -> None:
         """Close what workers that are gone left open, on disk and in MLflow."""
@@ -229,7 +251,13 @@ class _Sweep:
             if self.ledger.result(index) is None and index in ends and not is_interrupted:
                 spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
                 end_trial(spec, error=ends[index].error)
-            self._deliver(index)
+            try:
+                self._deliver(index)
+            except StoreUnavailableError:
+                raise
+            except TrackingError as error:
+                # Refused, and so it will be the next time: the others' records still go out.
+                logger.warning("trial %d: %s", index, error)
         cause = "interrupted" if is_interrupted else "its process was lost"
         close_stragglers(self.uri, self.parent_run_id, "KILLED", cause=cause)
 
@@ -255,7 +283,7 @@ class _Sweep:
             status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
             if self.parent_run_id:
                 with contextlib.suppress(TrackingError):  # that may be what failed
-                    self.close(status, f"{type(error).__name__}: {_one_line(error)}")
+                    self.close(status, f"{type(error).__name__}: {one_line(str(error))}")
             raise
 
     def close(self, status: RunStatus, cause: str | None = None) -> None:
@@ -289,6 +317,7 @@ class _Sweep:
             grace_steps=cfg.grace_steps,
             max_steps=self.config.base.train.n_steps,
             reduction_factor=cfg.reduction_factor,
+            on_stop=self.ledger.mark_stopped,
         )
         for index in self.ledger.proposals():
             asha.replay(index, self.ledger.history(index))
@@ -338,8 +367,8 @@ def _stops_cleanly(ledger: Ledger) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _one_line(error: BaseException | None) -> str | None:
-    if error is None:
-        return None
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+def one_line(error: str) -> str:
+    """The reason at the end of a traceback, without the module of its type and Ray's advice."""
+    last = next(reversed(error.strip().splitlines()), "")
+    reason = re.sub(r"^(\w+\.)+(?=\w+(: |$))", "", last)
+    return reason.partition(" Worker exit type: ")[0]

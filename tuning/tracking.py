@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 KIND_TAG = "gan.kind"
 SWEEP_TAG = "gan.sweep"
 TRIAL_TAG = "gan.trial"
+DATA_TAG = "gan.data_digest"
+"""SHA-256 of the training images."""
 CAUSE_TAG = "gan.cause"
 """Why a run is FAILED or KILLED, in one sentence."""
 STOPPED_EARLY_TAG = "gan.stopped_early"

@@ -18,7 +18,7 @@ from gan.checkpoint import load_newest, prune_checkpoints, save_checkpoint
 from gan.config import DataConfig, digest, flatten, run_config
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_train_valid
-from gan.errors import ConfigError, DatasetError, DivergedError
+from gan.errors import ConfigError, DivergedError
 from gan.metric_names import (
     D_FAKE_MEAN,
     D_LOSS,
@@ -33,10 +33,11 @@ from gan.metric_names import (
 )
 from gan.run import Run, score_samples, unit_pixels
 from gan.sampling import save_png, tile
+from tuning.errors import TuningError
 from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog
-from tuning.tracking import CAUSE_TAG, STOPPED_EARLY_TAG
+from tuning.tracking import CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +100,12 @@ def _run(trial: "_Trial") -> Generator[dict[str, float]]:
     try:
         yield from trial.reports()
     except GeneratorExit:
-        trial.end_early(trial.ledger.stop_cause())
+        trial.end_early(trial.ledger.stop_cause(trial.spec.index))
         raise
     except KeyboardInterrupt:
         trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
         raise
-    except (ConfigError, DatasetError, DivergedError, ValueError) as error:
+    except (ConfigError, DivergedError, ValueError) as error:
         # The same settings, seed and data fail again: a retry would only repeat it.
         logger.warning("trial %d failed: %s", trial.spec.index, error)
         trial.end("failed", cause=str(error))
@@ -134,7 +135,7 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
         if error is not None:
             trial.end("failed", cause=error, is_final=False)
         elif trial.journal.history:
-            trial.end_early(ledger.stop_cause())
+            trial.end_early(ledger.stop_cause(spec.index))
 
 
 class _Trial:
@@ -144,15 +145,19 @@ class _Trial:
         self.folder = self.ledger.trial_folder(spec.index)
         self.log = RunLog(spec.uri, self._identity(), self.folder / "outbox")
         self.journal = _Journal()
+        self.resumable: Run | None = None  # between two steps: what a checkpoint can be taken of
 
     def reports(self) -> Iterator[dict[str, float]]:
         images, valid_images = load_data(self.cfg.data)
+        if images.digest != self.spec.tags.get(DATA_TAG, images.digest):
+            raise TuningError(f"{self.cfg.data.dataset} is not the file the sweep began with")
         run = Run(self.cfg, images, device=self.spec.device)
         valid = unit_pixels(valid_images, device=self.spec.device)
         checkpoint = load_newest(self.checkpoints)
         if checkpoint is not None:
             run.set_state(checkpoint.tensors)
             self.journal = _Journal(**checkpoint.meta)
+            self._upload(checkpoint.path, step=checkpoint.step)  # it may have died before it could
             yield self.journal.history[-1]  # what the scheduler would otherwise never learn
         images_seen = self.journal.history[-1][IMAGES_SEEN] if self.journal.history else 0
         resumed_at = time.monotonic() - self.journal.elapsed_seconds
@@ -176,7 +181,9 @@ class _Trial:
             self.journal.elapsed_seconds = time.monotonic() - resumed_at
             if is_scored:
                 self._checkpoint(run)
+            self.resumable = run
             yield report
+            self.resumable = None
             asked_at = time.monotonic()
 
     def end_early(self, cause: StopCause) -> None:
@@ -184,6 +191,8 @@ class _Trial:
         if self.journal.history and self.journal.history[-1]["step"] >= self.cfg.train.n_steps:
             self.end("finished", cause=None)
         elif cause == "interrupted":
+            if self.resumable is not None:
+                self._checkpoint(self.resumable)
             self.log.finish("KILLED", tags={CAUSE_TAG: cause})
         else:
             self.end("stopped", cause=cause)
@@ -240,9 +249,13 @@ class _Trial:
         prune_checkpoints(
             self.checkpoints, keep=self.cfg.evaluation.keep_checkpoints, also=[best_step]
         )
-        self.log.artifact(path, "checkpoints/last")
-        if best_step == step:
-            self.log.artifact(path, "checkpoints/best")
+        self._upload(path, step=step)
+
+    def _upload(self, checkpoint: Path, *, step: int) -> None:
+        self.log.artifact(checkpoint, "checkpoints/last")
+        best = best_report(self.journal.history)
+        if best is not None and best["step"] == step:
+            self.log.artifact(checkpoint, "checkpoints/best")
 
     def _identity(self) -> RunIdentity:
         spec = self.spec

@@ -1,14 +1,18 @@
 """The two small objects through which the tuner talks to the sweep."""
 
+import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 
 from tuning.ledger import Ledger
-from tuning.sweep import TrialNews, Watcher
+from tuning.sweep import TrialNews, Watcher, one_line
+
+logger = logging.getLogger(__name__)
 
 
 class UntilStopped(Stopper):
@@ -38,14 +42,14 @@ class UntilStopped(Stopper):
 
 
 class Announcer(Callback):
-    """Hands every report to a watcher."""
+    """Hands every report to a watcher, and warns of every failure in one line."""
 
-    def __init__(self, watcher: Watcher | None) -> None:
-        self._watcher = watcher
+    def __init__(self, ledger: Ledger, watcher: Watcher | None) -> None:
+        self._ledger, self._watcher = ledger, watcher
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the watcher behind: it may hold a terminal, and the pickled copy is never read."""
-        return {"_watcher": None}
+        return {"_ledger": self._ledger, "_watcher": None}
 
     def on_trial_result(
         self,
@@ -62,15 +66,30 @@ class Announcer(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by the tuner when a trial has ended without an error."""
+        result = self._ledger.result(trial.config["index"])
+        if result is not None and result.status == "failed":
+            logger.warning("trial %d failed: %s", result.trial, result.cause)
         self._announce(trial, trial.last_result, has_ended=True)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by the tuner when a trial has failed and is started again."""
+        index = trial.config["index"]
+        logger.warning("trial %d goes on from its last checkpoint: %s", index, _reason(trial))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Called by the tuner when a trial has failed for the last time."""
+        logger.warning("trial %d failed: %s", trial.config["index"], _reason(trial))
         self._announce(trial, trial.last_result, has_ended=True)
 
     def _announce(self, trial: Trial, result: dict[str, Any], *, has_ended: bool) -> None:
         if self._watcher is not None:
             index = trial.config["index"]
             self._watcher(TrialNews(trial=index, report=result, has_ended=has_ended))
+
+
+def _reason(trial: Trial) -> str:
+    return one_line(Path(trial.error_file).read_text()) if trial.error_file else "no reason given"

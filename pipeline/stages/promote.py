@@ -1,7 +1,6 @@
 """Ask the gate, and if it agrees make the winner the champion."""
 
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan.config import RunConfig
 from gan.datasets.splits import load_train_valid
 from gan.files import sha256
 from gan.run import score_samples, unit_pixels
 from gan.saved_generator import WEIGHTS, load_generator
-from pipeline.artifacts import Lineage, load_artifact, write_artifact
-from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate
+from pipeline.artifacts import Lineage, load_artifact, verify, write_artifact
+from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
 from pipeline.graph import Work
 from pipeline.registry import GeneratorVersion, current_champion, download, register
 from pipeline.stages.data import FACTS
@@ -27,7 +25,7 @@ PROMOTION, ARTIFACT = "promotion.json", "generator"
 
 
 def run(work: Work) -> None:
-    """Write `promotion.json` and, unless the gate refuses, the champion's folder `generator`.
+    """Write `promotion.json` and the folder `generator`: the champion, whether old or new.
 
     Raises:
         ArtifactError: if the champion in the registry was altered.
@@ -36,7 +34,9 @@ def run(work: Work) -> None:
     uri, model = tracking_uri(), work.config.promote.model
     scores = json.loads((work.inputs["evaluate"] / SCORES).read_text())
     champion = current_champion(uri, model)
-    verdict = _judge(work, uri, champion, scores)
+    if champion is not None:
+        download(uri, champion, work.out / ARTIFACT)
+    verdict = _judge(work, champion, scores)
     made = None
     if verdict.outcome == "promote":
         _write_artifact(work, scores)
@@ -47,8 +47,6 @@ def run(work: Work) -> None:
             run_id=_winner(work)["run_id"],
             replaces=champion,
         )
-    elif verdict.outcome == "unchanged" and champion is not None:
-        download(uri, champion, work.out / ARTIFACT)
     promotion = {
         "outcome": "promoted" if made else verdict.outcome,
         "model": model,
@@ -66,37 +64,32 @@ def is_settled(folder: Path) -> bool:
     return bool(promotion["outcome"] != "refused")
 
 
-def _judge(
-    work: Work, uri: str, champion: GeneratorVersion | None, scores: dict[str, float]
-) -> Verdict:
-    candidate_ll = np.load(work.inputs["evaluate"] / VALID_LL)
+def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:
+    finite = finite_scores({k: v for k, v in scores.items() if k.startswith("parzen")})
+    manifest = None if champion is None else verify(work.out / ARTIFACT)
+    known = None if manifest is None else manifest.lineage.data_digest
+    data = same_data(_data_digest(work), known)
+    if not data.passed:
+        return run_gate([finite, data])
     weights = sha256(work.inputs["sweep"] / "winner" / WEIGHTS)
-    is_champion = champion is not None and champion.weights_sha256 == weights
+    is_champion = manifest is not None and manifest.weights_sha256 == weights
     champion_ll = None
-    if champion is not None:
-        champion_ll = _champion_ll(work.config.base, uri, champion, int(scores["sample_seed"]))
-    return run_gate(
-        [
-            finite_scores({k: v for k, v in scores.items() if k.startswith("parzen")}),
-            better_than_champion(
-                candidate_ll,
-                champion_ll,
-                min_standard_errors=work.config.promote.min_standard_errors,
-                is_champion=is_champion,
-            ),
-        ]
+    if manifest is not None and not is_champion:
+        champion_ll = _champion_ll(work, sample_seed=int(scores["sample_seed"]))
+    better = better_than_champion(
+        np.load(work.inputs["evaluate"] / VALID_LL),
+        champion_ll,
+        min_standard_errors=work.config.promote.min_standard_errors,
+        is_champion=is_champion,
     )
+    return run_gate([finite, data, better])
 
 
-def _champion_ll(
-    config: RunConfig, uri: str, champion: GeneratorVersion, sample_seed: int
-) -> NDArray[np.float64]:
+def _champion_ll(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
     """The champion's log-likelihood of each validation image, by the candidate's protocol."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "champion"
-        download(uri, champion, folder)
-        saved = load_artifact(folder)
-    samples = saved.sampler().sample(config.evaluation.n_samples, seed=sample_seed)
+    config = work.config.base
+    sampler = load_artifact(work.out / ARTIFACT).sampler()
+    samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
     _, valid_images = load_train_valid(config.data)
     valid = unit_pixels(valid_images)
     score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
@@ -106,13 +99,12 @@ def _champion_ll(
 
 def _write_artifact(work: Work, scores: dict[str, float]) -> None:
     winner = _winner(work)
-    data = json.loads((work.inputs["data"] / FACTS).read_text())
     lineage = Lineage(
         run_id=winner["run_id"],
         sweep=winner["sweep"],
         trial=str(winner["trial"]),
         step=int(winner["step"]),
-        data_digest=data["train_digest"],
+        data_digest=_data_digest(work),
         git_commit=provenance().get("mlflow.source.git.commit"),
     )
     saved = load_generator(work.inputs["sweep"] / "winner")
@@ -122,3 +114,8 @@ def _write_artifact(work: Work, scores: dict[str, float]) -> None:
 def _winner(work: Work) -> dict[str, Any]:
     winner: dict[str, Any] = json.loads((work.inputs["sweep"] / "winner.json").read_text())
     return winner
+
+
+def _data_digest(work: Work) -> str:
+    facts: dict[str, str] = json.loads((work.inputs["data"] / FACTS).read_text())
+    return facts["train_digest"]

@@ -10,17 +10,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from gan.checkpoint import Checkpoint, load_checkpoint, load_newest
-from gan.config import PipelineConfig, digest, to_dict
+from gan.config import PipelineConfig, digest
 from gan.errors import CheckpointError
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
 from pipeline.graph import Work
 from pipeline.stages.data import FACTS
-from tuning.ledger import Ledger, trial_run
+from tuning.ledger import Ledger, identity, trial_run
 from tuning.results import best_trial, results_table
 from tuning.sweep import TrialNews, Watcher, run_sweep
 
 logger = logging.getLogger(__name__)
+
+TRIALS = "trials.json"
 
 
 def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Work], None]:
@@ -56,6 +58,12 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
     return run
 
 
+def is_settled(folder: Path) -> bool:
+    """Whether every trial has ended by its own doing: one that was lost is tried again."""
+    trials = json.loads((folder / TRIALS).read_text())
+    return all(trial["status"] != "failed" or trial["is_final"] for trial in trials)
+
+
 def _announce(ledger: Ledger, watcher: Watcher | None) -> None:
     """Tell of what an earlier run of the sweep has left."""
     for index in ledger.proposals():
@@ -84,8 +92,7 @@ def sweep_folder(workspace: Path, config: PipelineConfig, *, data_digest: str) -
     Its name changes with everything that the trials depend on, so another sweep never goes on in
     the folder of this one.
     """
-    settings = {"base": to_dict(config.base), "sweep": to_dict(config.sweep)}
-    key = digest(settings | {"data": data_digest})
+    key = digest(identity(config) | {"data": data_digest})
     return workspace / "sweeps" / f"{config.name}-{key[:8]}"
 
 
@@ -97,7 +104,7 @@ def write_results(
     winner = best_trial(results)
     pq.write_table(results_table(results), work.out / "results.parquet")
     trials = [{**asdict(r), "step": r.step, "best": r.best} for r in results]
-    (work.out / "trials.json").write_text(json.dumps(trials))
+    (work.out / TRIALS).write_text(json.dumps(trials))
     if winner is None or (best := winner.best) is None:
         raise StageError("no trial has a score", stage="sweep")
     lineage = {

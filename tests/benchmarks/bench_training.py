@@ -10,6 +10,7 @@ floating-point operations of their matrix products a second, against `torch.mm` 
 of these products.  The contestants take turns, so that a change of the machine's speed meets all.
 """
 
+import itertools
 import statistics
 import struct
 import tempfile
@@ -98,7 +99,7 @@ def products_of_a_step(cfg: RunConfig, *, n_pixels: int) -> list[tuple[int, int,
     G = _layer_shapes([cfg.prior.dim, *cfg.generator.hidden, n_pixels])
     pieces = cfg.discriminator.pieces
     widths = [n_pixels, *cfg.discriminator.hidden]
-    D = [(a, b * pieces) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    D = [(a, b * pieces) for a, b in itertools.pairwise(widths)]
     D.append((widths[-1], 1))
     forward_G = [(m, a, b) for a, b in G]
     d_step = [(2 * m, a, b) for a, b in D] + [(b, 2 * m, a) for a, b in D]
@@ -185,7 +186,7 @@ def main() -> None:
 
 
 def _layer_shapes(widths: list[int]) -> list[tuple[int, int]]:
-    return list(zip(widths[:-1], widths[1:], strict=True))
+    return list(itertools.pairwise(widths))
 
 
 def _endless(loader: "torch.utils.data.DataLoader[tuple[Tensor, Tensor]]") -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 In this process; what needs workers, a terminal or a full disk of its own is in test_main_line.
 """
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from gan.checkpoint import list_checkpoints
-from pipeline import training
+from pipeline import training, ui
 from pipeline.progress import SweepTally
 from tests.pipeline.tiny_run import bright_squares
 
@@ -284,7 +285,8 @@ def test_test_images_that_are_not_given_are_asked_for(gan, here):
     refused(gan, [*arguments, "--split", "test"], status=1, message=message)
 
 
-def test_port_in_use_is_told_with_another(gan, here):
+def test_port_in_use_is_told(gan, here, monkeypatch):
+    monkeypatch.setattr(os, "execve", lambda *arguments: pytest.fail("a server was started"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -293,8 +295,17 @@ def test_port_in_use_is_told_with_another(gan, here):
             gan,
             ["ui", "--port", str(port)],
             status=1,
-            message=f"port {port} is in use: choose another by `gan ui --port {port + 1}`",
+            message=f"port {port} is in use: choose another by `gan ui --port PORT`",
         )
+
+
+def test_port_that_may_not_be_used_is_told_with_the_reason(gan, here, monkeypatch):
+    def deny(self, address):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ui.socket.socket, "bind", deny)
+    message = r"port 80 cannot be used \(Permission denied\): choose another by .*"
+    refused(gan, ["ui", "--port", "80"], status=1, message=message)
 
 
 @pytest.mark.parametrize(

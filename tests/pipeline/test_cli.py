@@ -219,18 +219,19 @@ def test_log_lines_pass_through_the_console_of_a_live_line(monkeypatch, capsys):
 def test_ui_opens_the_store_in_use(gan, here, monkeypatch):
     started = []
 
-    def execv(program, arguments):
-        started.append((program, arguments))
+    def execve(program, arguments, environment):
+        started.append((program, arguments, environment))
         raise SystemExit(0)  # the real one does not come back
 
-    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execve", execve)
     assert gan("ui", "--port", "5123").status == 0
-    ((program, arguments),) = started
+    ((program, arguments, environment),) = started
     assert program == sys.executable
     assert arguments[1:] == [
-        *("-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{here}/mlflow.db"),
-        *("--host", "127.0.0.1", "--port", "5123", "--workers", "1"),
+        *("-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5123", "--workers", "1")
     ]
+    # Not among the arguments, which everybody on the machine can read.
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{here}/mlflow.db"
 
 
 def test_ui_of_a_server_is_its_own(here, monkeypatch):

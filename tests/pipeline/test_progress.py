@@ -184,12 +184,12 @@ def test_elsewhere_each_score_is_one_line_and_nothing_else(caplog, clock):
         watch(news(0, 20, score=12.5))
         watch(news(0, 20, score=12.5))  # tried again from there
         watch(news(0, 20, score=12.5, has_ended=True))
-        shown.end("sweep", "runs/" + "x" * 100)
+        shown.end("sweep", "[bold]/" + "x" * 100)
     assert caplog.messages == [
         "trial 0 step 20 parzen_ll_valid 12.5; "
         "0/2 trials  best 12.5 (trial 0)  1,000 images/s  <=1:12 left"
     ]
-    assert stream.file.getvalue() == "sweep     done in 0:04  runs/" + "x" * 100 + "\n"
+    assert stream.file.getvalue() == "sweep     done in 0:04  [bold]/" + "x" * 100 + "\n"
 
 
 def test_stage_that_is_skipped_says_so():

@@ -228,13 +228,17 @@ def test_a_sweep_is_told_from_another_of_the_same_name(ledger, tmp_path):
 
 
 def test_why_a_trial_is_stopped_is_read_from_the_folder(ledger):
-    ledger.folder.mkdir(parents=True)
-    assert ledger.stop_cause() == "asha"
+    for index in (0, 1):
+        ledger.propose(index, {})
+    assert ledger.stop_cause(0) == "interrupted"  # for want of another reason
     ledger.expiry.touch()
-    assert ledger.stop_cause() == "time budget"
+    assert ledger.stop_cause(0) == "time budget"
     ledger.interruption.touch()
-    assert ledger.stop_cause() == "interrupted"
-    assert sorted(path.name for path in ledger.folder.iterdir()) == ["expired", "interrupted"]
+    assert ledger.stop_cause(0) == "interrupted"
+    ledger.mark_stopped(1)
+    assert [ledger.stop_cause(index) for index in (0, 1)] == ["interrupted", "asha"]
+    files = sorted(path.name for path in ledger.folder.iterdir())
+    assert files == ["expired", "interrupted", "trials"]
 
 
 def test_each_trial_has_a_seed_of_its_own():

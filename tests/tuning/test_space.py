@@ -14,7 +14,15 @@ from numpy.testing import assert_allclose
 
 from gan.config import RunConfig, flatten, load_config, run_config, to_dict, with_overrides
 from gan.errors import ConfigError
-from tuning.space import Choice, IntegerRange, Interval, grid_points, parse_space, random_point
+from tuning.space import (
+    FIXED,
+    Choice,
+    IntegerRange,
+    Interval,
+    grid_points,
+    parse_space,
+    random_point,
+)
 
 ROOT = Path(__file__).parents[2]
 BASE = RunConfig()
@@ -214,8 +222,14 @@ def test_every_key_of_every_preset_reaches_a_field_and_changes_the_run():
                 assert {key for key, _ in changed} <= {path}
 
 
-def test_every_setting_of_a_run_can_be_varied():
-    flat = flatten(to_dict(BASE))
+def test_every_setting_can_be_varied_but_those_that_make_scores_comparable():
+    settings = flatten(to_dict(BASE))
+    fixed = [path for path in settings if path.startswith(FIXED)]
+    assert len(fixed) == 9
+    for path in fixed:
+        with pytest.raises(ConfigError, match=f"{path}: trials that differ in it cannot"):
+            parse_space({path: {"choice": [settings[path]]}}, BASE)
+    flat = {path: value for path, value in settings.items() if path not in fixed}
     assert len(flat) > 30
     space = parse_space({path: {"choice": [value]} for path, value in flat.items()}, BASE)
     (point,) = grid_points(space)

@@ -244,7 +244,7 @@ def test_when_its_time_is_over_a_sweep_ends_with_what_it_has(place, shared_clust
 
 
 def test_asha_stops_weak_trials_and_diverged_ones_fail_and_both_say_so(
-    place, shared_cluster, capsys
+    place, shared_cluster, capsys, caplog
 ):
     space = {
         "generator.output_bias_from_data": {"choice": [True, False]},
@@ -264,6 +264,60 @@ def test_asha_stops_weak_trials_and_diverged_ones_fail_and_both_say_so(
     assert runs[2].steps[D_LOSS] == [5, 10]
     assert [here.parent().status, here.parent().tags["gan.best_trial"]] == ["FINISHED", "0"]
     assert capsys.readouterr().out == ""
+    assert f"trial 1 failed: {results[1].cause}" in caplog.messages
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_at_every_attempt_is_tried_again_by_the_next_run(
+    place, shared_cluster, caplog
+):
+    here = place(n_trials=1, cpus_per_trial=2, max_retries=1)
+    obstacle = here.ledger.trial_folder(0) / "checkpoints"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    with pytest.raises(TuningError, match="no trial of tiny has a score: CheckpointError: check"):
+        here.run()
+    (result,) = here.ledger.results()
+    assert [result.status, result.is_final] == ["failed", False]
+    assert result.cause.startswith("CheckpointError: checkpoint ")
+    assert [here.statuses(), here.parent().status] == [["FAILED"], "FAILED"]
+    assert here.children()[0].tags["gan.cause"] == result.cause
+    assert caplog.messages == [
+        f"trial 0 goes on from its last checkpoint: {result.cause}",
+        f"trial 0 failed: {result.cause}",
+    ]
+
+    obstacle.unlink()
+    here.run()
+    assert [result.status for result in here.ledger.results()] == ["finished"]
+    (run,) = here.children()
+    assert [run.status, run.tags.get("gan.cause")] == ["FINISHED", None]
+    assert run.steps[D_LOSS] == [5, 10, 15, 20, 25, 30, 35, 40]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            'Traceback:\n  File "a.py", line 1\ngan.errors.CheckpointError: full',
+            "CheckpointError: full",
+        ),
+        ("ValueError: a.b must be 1, got 2\n", "ValueError: a.b must be 1, got 2"),
+        (
+            "torch.cuda.OutOfMemoryError: tried 1.5 GiB: none",
+            "OutOfMemoryError: tried 1.5 GiB: none",
+        ),
+        ("asyncio.exceptions.CancelledError", "CancelledError"),
+        ("gan.txt is missing", "gan.txt is missing"),
+        (
+            "The actor died.\n\tpid: 1\nIts worker has died. Worker exit type: X Worker exit: Y",
+            "Its worker has died.",
+        ),
+        ("", ""),
+    ],
+)
+def test_the_reason_of_an_error_is_one_line(error, line):
+    assert sweep_module.one_line(error) == line
 
 
 # What is refused

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 
 from gan.checkpoint import list_checkpoints, load_checkpoint
 from gan.config import PipelineConfig, to_dict
-from gan.errors import CheckpointError
+from gan.errors import CheckpointError, DatasetError
 from gan.evaluation.parzen import ParzenScore, parzen_score
 from gan.metric_names import D_LOSS, IMAGES_PER_SECOND, PARZEN_LL_VALID
 from gan.saved_generator import generator_from_state
@@ -58,7 +58,7 @@ class Sweep:
             uri=self.uri,
             experiment_id=self.experiment_id,
             parent_run_id=None,
-            tags={"gan.data_digest": "d"},
+            tags={"version.gan": "tested"},
             threads=1,
             device="cpu",
         )
@@ -154,7 +154,7 @@ def test_mlflow_has_what_the_ledger_has(whole):
     assert "gan.cause" not in run.tags
     assert "gan.stopped_early" not in run.tags
     assert run.tags["gan.sweep"] == whole.ledger.key()
-    assert run.tags["gan.data_digest"] == "d"
+    assert run.tags["version.gan"] == "tested"
     assert len(run.tags["gan.config_digest"]) == 64
     assert run.params["train.d_steps"] == "2"
     assert run.params["generator.hidden"] == "[16]"
@@ -334,12 +334,20 @@ def test_a_batch_larger_than_the_data_set_is_not_tried_again(sweep):
     assert result.cause == "batch_size must be at most the 200 training images, got 201"
 
 
-def test_a_trial_without_images_fails_with_the_file_in_its_cause(sweep, tmp_path):
-    sweep.run(overrides={"data.dataset": str(tmp_path / "none.npz")})
-    result = sweep.ledger.result(0)
-    assert [result.status, result.is_final, result.step] == ["failed", True, 0]
-    assert "none.npz" in result.cause
-    assert sweep.stored().status == "FAILED"
+def test_a_trial_without_images_may_find_them_on_another_machine(sweep, tmp_path):
+    with pytest.raises(DatasetError, match=r"none\.npz"):
+        sweep.run(overrides={"data.dataset": str(tmp_path / "none.npz")})
+    assert sweep.ledger.result(0) is None
+    run = sweep.stored()
+    assert run.status == "FAILED"
+    assert "none.npz" in run.tags["gan.cause"]
+
+
+def test_a_trial_does_not_train_on_other_images_than_its_sweep(sweep):
+    spec = replace(sweep.spec(), tags={"gan.data_digest": "of other images"})
+    with pytest.raises(TuningError, match="is not the file the sweep began with"):
+        next(run_trial(spec))
+    assert sweep.ledger.result(0) is None
 
 
 def test_a_failure_that_may_pass_is_raised_and_the_next_attempt_goes_on(whole, sweep, monkeypatch):
@@ -379,6 +387,8 @@ def stop_after(sweep: Sweep, step: int) -> None:
 
 
 def test_a_trial_that_its_scheduler_stops_is_finished_early(sweep):
+    sweep.ledger.propose(0, {})
+    sweep.ledger.mark_stopped(0)
     stop_after(sweep, 20)
     result = sweep.ledger.result(0)
     assert [result.status, result.cause, result.step] == ["stopped", "asha", 20]
@@ -405,7 +415,7 @@ def test_an_interrupted_trial_is_left_to_be_resumed(whole, sweep):
     assert [run.status, run.tags["gan.cause"]] == ["KILLED", "interrupted"]
 
     sweep.ledger.interruption.unlink()
-    assert sweep.run() == [20, 25, 30, 35, 40]
+    assert sweep.run() == [25, 30, 35, 40]  # not a step of what was done is done again
     assert sweep.weights() == whole.weights()
     run = sweep.stored()
     assert run.status == "FINISHED"
@@ -421,6 +431,12 @@ def test_a_trial_that_is_stopped_at_its_last_step_has_finished(sweep, file):
     result = sweep.ledger.result(0)
     assert [result.status, result.cause] == ["finished", None]
     assert sweep.stored().status == "FINISHED"
+
+
+def test_a_trial_that_is_stopped_for_no_known_reason_is_left_to_be_resumed(sweep):
+    stop_after(sweep, 25)
+    assert sweep.ledger.result(0) is None
+    assert sweep.stored().status == "KILLED"
 
 
 def test_ctrl_c_in_the_middle_of_a_step_leaves_it_to_be_resumed(whole, sweep, monkeypatch):
@@ -473,6 +489,7 @@ def test_the_driver_records_a_trial_whose_worker_died_for_the_last_time(sweep):
 
 def test_the_driver_records_a_trial_that_was_stopped_and_did_not_live_to_say_so(sweep):
     kill_at_report(sweep, 5)
+    sweep.ledger.mark_stopped(0)
     end_trial(sweep.spec(), error=None)
     result = sweep.ledger.result(0)
     assert [result.status, result.cause, result.step] == ["stopped", "asha", 20]
