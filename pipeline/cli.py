@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -409,10 +410,17 @@ def main() -> None:
     except (GanError, TuningError, PipelineError) as error:
         _fail(str(error), FAILED)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", FAILED)
+        _fail(_reason(error), FAILED)
     except Exception as error:  # noqa: BLE001 - the top level: one line, and --debug shows the rest
         _fail(f"{type(error).__name__}: {error} (`gan --debug COMMAND` shows where)", FAILED)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # of all the files of a folder that was copied: the first
+        _, target, reason = error.args[0][0]
+        return f"{target} could not be written: {reason}"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _fail(message: str, status: int) -> None:

@@ -70,7 +70,7 @@ def _train(config: PipelineConfig, ledger: Ledger, display: Display, *, data_dig
         except KeyboardInterrupt:
             # Tells the trial, which is closed now, that this is not its end.
             ledger.interruption.touch()
-            raise SweepInterrupted("training was stopped after its last checkpoint") from None
+            raise SweepInterrupted("training was stopped") from None
 
 
 def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialSpec:

@@ -170,10 +170,13 @@ class _Sweep:
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
+        is_complete = len(self.ledger.results()) == planned_trials(self.config)
         with ThreadPoolExecutor(max_workers=1) as pool:
             opening = pool.submit(self._open_store)
-            self._is_connected = cluster.connect()
+            self._is_connected = not is_complete and cluster.connect()
             opening.result()
+        if is_complete:
+            return
         cluster.require_shared_store(self.uri)
         cfg = self.config.sweep
         self.n_slots = cluster.trial_slots(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline import cli
 from tests.pipeline.commands import Answer
@@ -16,6 +17,15 @@ Gan = Callable[..., Answer]
 
 LOGGERS = ("gan", "tuning", "pipeline", "urllib3", "ray.tune")
 """Those whose level the command sets."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """On nets this small two threads wait for each other longer than they work."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -163,6 +164,11 @@ def test_stages_of_the_command_are_those_of_the_pipeline(here):
         ),
         (OSError(28, "No space left on device", "/x/y"), 1, ["error: /x/y: No space left on de"]),
         (OSError("odd"), 1, ["error: odd"]),
+        (
+            shutil.Error([("/a/x", "/b/x", "[Errno 28] No space"), ("/a/y", "/b/y", "the same")]),
+            1,
+            ["error: /b/x could not be written: [Errno 28] No space"],
+        ),
         (
             ZeroDivisionError("oops"),
             1,

@@ -242,7 +242,7 @@ def test_weaker_candidate_is_refused_and_the_champion_stays(inside, gan):
     assert re.search(
         r"better_than_champion: its mean difference to the champion is -\d", result["reason"]
     )
-    assert answer.err.splitlines()[-1] == f"promotion refused: {result['reason']}"
+    assert answer.err.splitlines()[-1] == f"error: promotion refused: {result['reason']}"
     assert (inside.folder / result["report"]).exists()
     assert "generator" not in result
     assert current_champion(inside.uri, "tiny-generator") == champion
@@ -306,6 +306,24 @@ def test_ctrl_c_stops_the_sweep_and_tells_the_command_that_goes_on(tmp_path):
     answer = gan_process(*found[2].split(), cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert stages_of(answer) == only("data", "evaluate", "promote", "report")
+
+
+@real
+def test_sweep_without_a_store_leaves_the_stages_before_it_and_goes_on_with_one(
+    tmp_path, monkeypatch
+):
+    write_settings(tmp_path)
+    write_images(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    answer = gan_process("run", "tiny.yaml", "--json", cwd=tmp_path)
+    assert (answer.status, answer.out) == (1, "")
+    data, error = answer.err.splitlines()
+    assert data.startswith("data      done")
+    assert re.fullmatch(r"error: MLflow at http://127.0.0.1:9 cannot be used: .*refused.*", error)
+    assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"data", "sweeps"}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    answer = gan_process("run", "tiny.yaml", "--to", "sweep", cwd=tmp_path)
+    assert answer.status == 0, answer.err
 
 
 @pytest.mark.mlflow

@@ -127,6 +127,22 @@ def test_a_restarted_trial_does_not_enter_a_rung_twice():
     assert asha.on_trial_result(None, other, report(GRACE, 1.5)) == STOP
 
 
+def test_a_trial_that_is_to_be_stopped_is_put_on_record_first():
+    told = []
+    asha = ResumableASHA(grace_steps=10, max_steps=100, reduction_factor=3, on_stop=told.append)
+    asha.replay(0, [report(GRACE, 5.0)])
+    asha.replay(1, [report(GRACE, 4.0)])
+    assert told == []  # what an earlier process decided is on record already
+    for index, score in ((2, 3.0), (3, 6.0), (4, 1.0)):
+        trial = FakeTrial(index)
+        asha.on_trial_add(None, trial)
+        asha.on_trial_result(None, trial, report(GRACE, score))
+    last = FakeTrial(5, n_steps=GRACE)
+    asha.on_trial_add(None, last)
+    asha.on_trial_result(None, last, report(GRACE, 0.0))
+    assert told == [2, 4]
+
+
 def test_a_worse_trial_is_stopped_and_a_better_one_is_not():
     asha = new_asha()
     asha.replay(0, [report(GRACE, 5.0)])

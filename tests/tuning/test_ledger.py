@@ -159,11 +159,11 @@ def test_results_come_back_as_they_were(ledger):
 
 
 def test_trials_are_in_the_order_of_their_index(ledger):
-    for index in (10_000, 9_999, 0, 100):
+    for index in range(10_010, 9_990, -1):
         ledger.propose(index, {"seed": index})
         ledger.write_result(a_result(index))
-    assert list(ledger.proposals()) == [0, 100, 9_999, 10_000]
-    assert [result.trial for result in ledger.results()] == [0, 100, 9_999, 10_000]
+    assert list(ledger.proposals()) == list(range(9_991, 10_011))
+    assert [result.trial for result in ledger.results()] == list(range(9_991, 10_011))
 
 
 def test_a_failure_that_is_forgotten_is_still_to_be_done(ledger):
@@ -254,3 +254,12 @@ def test_a_result_is_json_that_others_can_read(ledger):
     content = json.loads((ledger.trial_folder(0) / "result.json").read_text())
     assert content["status"] == "finished"
     assert content["history"][0]["parzen_ll_valid"] == 0.0
+
+
+def test_settings_on_which_no_result_depends_may_change(ledger):
+    ledger.open(tiny_config("images.npz", time_budget_seconds=1.0))
+    more = tiny_config("images.npz", "evaluation.chunk=7", time_budget_seconds=9.0, max_retries=5)
+    ledger.open(more)
+    assert ledger.config() == more
+    with pytest.raises(TuningError, match="another configuration"):
+        ledger.open(tiny_config("images.npz", n_trials=99))

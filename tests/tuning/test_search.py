@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
+from gan.checkpoint import save_checkpoint
 from gan.config import RunConfig, SweepConfig
 from gan.errors import ConfigError
 from tests.tuning.tiny_sweeps import a_result, scores
@@ -142,7 +143,9 @@ def test_the_strategy_is_told_of_every_trial_once_and_after_a_restart_again(ledg
     assert spy.told == [(0, -5.0), (1, None), (2, -7.0)]
     assert search.n_todo == 1
     search.suggest("id3")
-    search.on_trial_complete("id3", error=True)
+    meta = {"history": scores(10, [9.0]), "elapsed_seconds": 1.0}
+    save_checkpoint(ledger.trial_folder(3) / "checkpoints", step=10, tensors={}, meta=meta)
+    search.on_trial_complete("id3", error=True)  # its score is not the one it would have had
     assert spy.told[-1] == (3, None)
 
 

@@ -234,3 +234,9 @@ def test_every_setting_can_be_varied_but_those_that_make_scores_comparable():
     space = parse_space({path: {"choice": [value]} for path, value in flat.items()}, BASE)
     (point,) = grid_points(space)
     assert with_overrides(run_config({"seed": 5}), point) == BASE
+
+
+def test_whole_numbers_that_a_float_cannot_tell_apart_are_refused():
+    assert parse_space({"seed": {"randint": [0, 2**53]}}, BASE)["seed"] == IntegerRange(0, 2**53)
+    with pytest.raises(ConfigError, match=r"seed: randint takes numbers up to 2\^53"):
+        parse_space({"seed": {"randint": [0, 2**54]}}, BASE)

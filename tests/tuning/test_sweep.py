@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -23,6 +24,7 @@ from gan.metric_names import D_LOSS, PARZEN_LL_VALID
 from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import tiny_config, write_images
 from tuning import cluster, tune_parts
+from tuning import sweep as sweep_module
 from tuning.errors import TrackingError, TuningError
 from tuning.ledger import Ledger
 from tuning.results import best_trial
@@ -175,11 +177,11 @@ def test_actors_are_used_again(whole):
     assert len({news.report["pid"] for news in whole.news}) <= 2
 
 
-def test_a_sweep_that_is_complete_is_not_run_again(whole):
+def test_a_sweep_that_is_complete_is_not_run_again_and_needs_no_cluster(whole, monkeypatch):
     before, n_news = whole.ended(), len(whole.news)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(whole.folder)
-        assert whole.run() == whole.parent().run_id
+    monkeypatch.chdir(whole.folder)
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("a cluster was asked for"))
+    assert whole.run() == whole.parent().run_id
     assert whole.ended() == before
     assert len(whole.news) == n_news
     assert whole.parent().status == "FINISHED"
@@ -388,14 +390,18 @@ def test_a_space_that_does_not_fit_is_refused_before_anything_is_written(place):
     assert not here.ledger.folder.exists()
 
 
-def test_settings_that_are_wrong_together_are_refused_before_anything_is_written(place):
-    space = {
-        "train.report_every": {"choice": [5, 10]},
-        "evaluation.score_every": {"choice": [10, 15]},
-    }
+def test_settings_that_are_wrong_together_are_refused_before_anything_is_written(
+    place, monkeypatch
+):
+    def refuse_together(config: PipelineConfig, index: int, overrides: dict[str, Any]) -> None:
+        if overrides["train.d_steps"] == 2 and overrides["prior.dim"] == 9:
+            raise ConfigError(["2 and 9 do not go together"])
+
+    monkeypatch.setattr(sweep_module, "trial_run", refuse_together)
+    space = {"train.d_steps": {"choice": [1, 2]}, "prior.dim": {"choice": [4, 9]}}
     for search in ("grid", "random"):
         here = place(search=search, space=space, n_trials=30)
-        with pytest.raises(ConfigError, match=r"multiple of train.report_every \(10\), got 15"):
+        with pytest.raises(ConfigError, match="2 and 9 do not go together"):
             here.run()
     assert not here.ledger.folder.exists()
 

@@ -141,7 +141,7 @@ def test_a_trial_finishes_with_every_report_on_record(whole):
     assert [result.seed, result.overrides] == [0, {"train.d_steps": 2}]
     assert [report["step"] for report in result.history] == STEPS
     assert [r["step"] for r in result.history if PARZEN_LL_VALID in r] == SCORED
-    assert [r["images_seen"] for r in result.history] == [step * 2 * 20 for step in STEPS]
+    assert [r["images_seen"] for r in result.history] == [step * 2 * 30 for step in STEPS]
     assert result.elapsed_seconds > 0
     assert result.step == 40
     assert result.best in [r for r in result.history if PARZEN_LL_VALID in r]
