@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from gan.saved_generator import load_generator
+from pipeline.artifacts import verify
 from pipeline.progress import SweepTally
 from pipeline.registry import current_champion
 from tests.pipeline.commands import gan_process, spawn
@@ -244,7 +245,8 @@ def test_weaker_candidate_is_refused_and_the_champion_stays(inside, gan):
     )
     assert answer.err.splitlines()[-1] == f"error: promotion refused: {result['reason']}"
     assert (inside.folder / result["report"]).exists()
-    assert "generator" not in result
+    # The folder holds the champion, as ever, not the candidate.
+    assert verify(inside.folder / result["generator"]).weights_sha256 == champion.weights_sha256
     assert current_champion(inside.uri, "tiny-generator") == champion
     # It is asked again, for the champion may be another by then.
     again = gan("run", "tiny.yaml", *weaker)
