@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import resource
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from gan.checkpoint import (
     save_checkpoint,
 )
 from gan.errors import CheckpointError
+from tests.full_disk import room_for
 
 
 def tensors(step):
@@ -192,13 +192,8 @@ def test_a_scratch_folder_is_no_checkpoint(tmp_path):
 # A full disk
 
 
-@pytest.fixture
-def disk_with_room_for_4_kb():
-    """No file of this process can grow beyond 4 KB, which the weights of `tensors` do."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+ROOM = 4_096
+"""In bytes: the weights of `tensors` need more."""
 
 
 def require_only_the_first(folder):
@@ -213,20 +208,19 @@ def folder_with_one(tmp_path):
 
 
 def test_a_full_disk_while_saving_leaves_the_earlier_ones_whole_and_no_scratch(
-    folder_with_one, disk_with_room_for_4_kb
+    folder_with_one,
 ):
-    with pytest.raises(
-        CheckpointError,
-        match="step_00000002 could not be written: File too large; the ones before it are whole",
-    ):
+    message = "step_00000002 could not be written: File too large; the ones before it are whole"
+    with room_for(ROOM), pytest.raises(CheckpointError, match=message):
         save(folder_with_one, 2)
     require_only_the_first(folder_with_one)
 
 
-def test_a_full_disk_while_a_step_is_saved_again_leaves_the_first(
-    folder_with_one, disk_with_room_for_4_kb
-):
-    with pytest.raises(CheckpointError, match="step_00000001 could not be written"):
+def test_a_full_disk_while_a_step_is_saved_again_leaves_the_first(folder_with_one):
+    with (
+        room_for(ROOM),
+        pytest.raises(CheckpointError, match="step_00000001 could not be written"),
+    ):
         save(folder_with_one, 1)
     require_only_the_first(folder_with_one)
 

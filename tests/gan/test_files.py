@@ -3,21 +3,12 @@
 import errno
 import hashlib
 import os
-import resource
 from pathlib import Path
 
 import pytest
 
 from gan.files import new_folder, sha256, write_atomically
-
-
-@pytest.fixture
-def disk_with_room_for_4_kb():
-    """No file of this process can grow beyond 4 KB: writes fail as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.full_disk import room_for
 
 
 @pytest.fixture
@@ -57,9 +48,9 @@ def test_a_file_is_written_and_replaced(tmp_path, content):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, disk_with_room_for_4_kb):
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
     write_atomically(tmp_path / "file", "old")
-    with pytest.raises(OSError, match="File too large"):
+    with room_for(4_096), pytest.raises(OSError, match="File too large"):
         write_atomically(tmp_path / "file", b"x" * 10_000)
     assert (tmp_path / "file").read_text() == "old"
     assert names(tmp_path) == ["file"]

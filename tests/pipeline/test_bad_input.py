@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 
@@ -17,6 +16,7 @@ import pytest
 from gan.checkpoint import list_checkpoints
 from pipeline import training, ui
 from pipeline.progress import SweepTally
+from tests.full_disk import room_for
 from tests.pipeline.tiny_run import bright_squares
 
 
@@ -461,18 +461,14 @@ def test_full_disk_while_saving_leaves_whole_checkpoints_from_which_it_goes_on(
     sets = ("--set", "generator.hidden=[3000]")
     train_until(gan, monkeypatch, 30, *sets)
     before = checkpoints_of(store)
-    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (store / "mlflow.db").stat().st_size + 200_000
     assert size < (next(iter(before.values())) / "state.safetensors").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old_limit[1]))
-    try:
+    with room_for(size):
         refused(
             gan,
             ["train", "tiny.yaml", *sets],
             status=1,
             message=r".*could not be written: .*File too large.*",
         )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
     assert checkpoints_of(store) == before
     assert steps_of_rest(gan, monkeypatch, *sets) == list(range(max(before), 61, 10))

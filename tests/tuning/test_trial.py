@@ -3,8 +3,10 @@
 Kinds of tests: invariance (killed and resumed = never killed, bit for bit), contract.
 """
 
+import itertools
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -273,16 +275,49 @@ def test_time_spent_adds_up_over_attempts(sweep, monkeypatch):
     assert sweep.ledger.result(0).elapsed_seconds > spent > 0
 
 
-def test_the_newest_checkpoints_and_the_best_one_are_kept(new_sweep, monkeypatch):
-    sweep = new_sweep("evaluation.keep_checkpoints=2", "train.n_steps=60")
-    given = iter([1.0, 9.0, 2.0, 3.0, 4.0, 5.0])
-    score = trial_module.score_samples
+def test_the_rate_of_a_resumed_trial_counts_its_own_images_alone(sweep, monkeypatch):
+    class Clock:
+        """A second passes between any two looks at it."""
+
+        time_ns = staticmethod(time.time_ns)
+        monotonic = staticmethod(itertools.count().__next__)
+
+    monkeypatch.setattr(trial_module, "time", Clock)
+    with monkeypatch.context() as patch:
+        killed(patch, RunLog, "report", call=5, after=True)
+        with pytest.raises(KilledError):
+            sweep.run()
+    sweep.run()
+    rates = [report[IMAGES_PER_SECOND] for report in sweep.ledger.history(0)]
+    assert rates == [5 * 2 * 30] * len(STEPS)
+
+
+def give_scores(monkeypatch: pytest.MonkeyPatch, *given: float) -> None:
+    """Let the scores be these, one after the other."""
+    score, values = trial_module.score_samples, iter(given)
 
     def scripted(*args: Any, **settings: Any) -> ParzenScore:
         scored = score(*args, **settings)
-        return replace(scored, log_likelihood=torch.full((100,), next(given)))
+        return replace(scored, log_likelihood=torch.full((100,), next(values)))
 
     monkeypatch.setattr(trial_module, "score_samples", scripted)
+
+
+def test_killed_before_its_best_checkpoint_was_uploaded_it_uploads_it_later(sweep, monkeypatch):
+    give_scores(monkeypatch, 9.0, 1.0, 2.0, 3.0)
+    with monkeypatch.context() as patch:
+        killed(patch, RunLog, "artifact", call=1, after=False)
+        with pytest.raises(KilledError):
+            sweep.run()
+    sweep.run()
+    checkpoints = sweep.stored().artifacts / "checkpoints"
+    assert load_checkpoint(checkpoints / "best").step == 10
+    assert load_checkpoint(checkpoints / "last").step == 40
+
+
+def test_the_newest_checkpoints_and_the_best_one_are_kept(new_sweep, monkeypatch):
+    sweep = new_sweep("evaluation.keep_checkpoints=2", "train.n_steps=60")
+    give_scores(monkeypatch, 1.0, 9.0, 2.0, 3.0, 4.0, 5.0)
     kept = {}
     for report in run_trial(sweep.spec()):
         kept[int(report["step"])] = sweep.checkpoint_steps()
