@@ -374,6 +374,9 @@ def _describe(kind: type, detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not path or detail["type"] == "value_error":
         return message
+    if detail["type"] == "dataclass_type":
+        message = "must be a mapping of settings"
+    message = message.partition(", got ")[0]  # a few say it themselves, in words
     return f"{path}: {message[:1].lower()}{message[1:]}, got {detail['input']!r}"
 
 

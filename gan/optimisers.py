@@ -1,16 +1,25 @@
 """SGD with the paper's schedules, and Adam."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from gan.config import TrainConfig
 
 
-class Descent:
+class Descent(ABC):
     """One player's optimiser: follows gradients, and its schedules by the updates it has made.
 
         learning rate at update t:  max(floor, rate / decay^t)
         momentum at update t:       linear from its first to its final value, then constant
+
+    Built on the functions below torch's optimisers: the wrapper around them takes 0.1 to 0.2 ms
+    an update, which nets as small as the paper's feel.
 
     Source: the released code's `ExponentialDecay` and `MomentumAdjustor` (mnist.yaml).
     Differs: momentum grows at every update rather than once an epoch; the velocity is kept before
@@ -18,19 +27,16 @@ class Descent:
     much; and for k > 1 G's schedules go by its own updates, the released code's by minibatches.
     """
 
+    SLOTS: ClassVar[tuple[str, ...]]
+    """What is kept beside each parameter, in its shape."""
+
     def __init__(
-        self, params: list[nn.Parameter], cfg: TrainConfig, *, learning_rate: float
+        self, params: Iterable[nn.Parameter], cfg: TrainConfig, *, learning_rate: float
     ) -> None:
-        self.params, self.n_updates = params, 0
+        self.params: list[Tensor] = list(params)
+        self.n_updates = 0
         self._cfg, self._initial_rate = cfg, learning_rate
-        self._optimizer: torch.optim.Optimizer
-        if cfg.optimizer == "sgd":
-            self._optimizer = torch.optim.SGD(
-                params, lr=learning_rate, momentum=cfg.momentum, fused=True
-            )
-        else:
-            betas = (cfg.adam_beta1, cfg.adam_beta2)
-            self._optimizer = torch.optim.Adam(params, lr=learning_rate, betas=betas, fused=True)
+        self._kept = {name: [torch.zeros_like(p) for p in self.params] for name in self.SLOTS}
 
     @property
     def learning_rate(self) -> float:
@@ -48,41 +54,93 @@ class Descent:
         """Gradients of `loss` in this player's parameters alone; the other player's stay out."""
         return torch.autograd.grad(loss, self.params, retain_graph=keep_graph)
 
+    @torch.no_grad()
     def update(self, gradients: tuple[Tensor, ...]) -> None:
         """One step along `gradients`."""
-        for parameter, gradient in zip(self.params, gradients, strict=True):
-            parameter.grad = gradient
-        (group,) = self._optimizer.param_groups
-        group["lr"] = self.learning_rate
-        if "momentum" in group:
-            group["momentum"] = self.momentum
-        self._optimizer.step()
+        self._step(list(gradients))
         self.n_updates += 1
+
+    @abstractmethod
+    def _step(self, gradients: list[Tensor]) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later update depends on, by name."""
         state = {"n_updates": torch.tensor(self.n_updates)}
-        for i, parameter in enumerate(self.params):
-            for name, value in self._optimizer.state.get(parameter, {}).items():
-                state[f"{i}.{name}"] = value
+        for name, tensors in self._kept.items():
+            state |= {f"{i}.{name}": tensor for i, tensor in enumerate(tensors)}
         return state
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         """Go on exactly where `state` was read."""
         self.n_updates = int(state["n_updates"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            index, dot, name = key.partition(".")
-            if dot:
-                slots.setdefault(int(index), {})[name] = value.clone()  # torch would share it
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        for name, tensors in self._kept.items():
+            for i, tensor in enumerate(tensors):
+                tensor.copy_(state[f"{i}.{name}"])
+
+
+class MomentumDescent(Descent):
+    """SGD with momentum:  v <- momentum v + gradient,  parameter <- parameter - rate v."""
+
+    SLOTS = ("momentum_buffer",)
+
+    def _step(self, gradients: list[Tensor]) -> None:
+        sgd(
+            self.params,
+            gradients,
+            [*self._kept["momentum_buffer"]],
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=0.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            fused=True,
+        )
+
+
+class AdamDescent(Descent):
+    """Adam, Kingma and Ba (2015), algorithm 1, with epsilon 1e-8."""
+
+    SLOTS = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], cfg: TrainConfig, *, learning_rate: float
+    ) -> None:
+        super().__init__(params, cfg, learning_rate=learning_rate)
+        # Update numbers on the device, where the fused form reads them.
+        self._kept["step"] = [torch.zeros((), device=p.device) for p in self.params]
+
+    def _step(self, gradients: list[Tensor]) -> None:
+        adam(
+            self.params,
+            gradients,
+            self._kept["exp_avg"],
+            self._kept["exp_avg_sq"],
+            [],
+            self._kept["step"],
+            lr=self.learning_rate,
+            beta1=self._cfg.adam_beta1,
+            beta2=self._cfg.adam_beta2,
+            eps=1e-8,
+            weight_decay=0.0,
+            amsgrad=False,
+            maximize=False,
+            fused=True,
+        )
+
+
+def build_descent(
+    params: Iterable[nn.Parameter], cfg: TrainConfig, *, learning_rate: float
+) -> Descent:
+    """The optimiser that the configuration names, of one player."""
+    kind = {"sgd": MomentumDescent, "adam": AdamDescent}[cfg.optimizer]
+    return kind(params, cfg, learning_rate=learning_rate)
 
 
 def build_descents(G: nn.Module, D: nn.Module, cfg: TrainConfig) -> tuple[Descent, Descent]:
     """The optimisers of G and of D."""
     d_rate = cfg.learning_rate if cfg.d_learning_rate is None else cfg.d_learning_rate
     return (
-        Descent(list(G.parameters()), cfg, learning_rate=cfg.learning_rate),
-        Descent(list(D.parameters()), cfg, learning_rate=d_rate),
+        build_descent(G.parameters(), cfg, learning_rate=cfg.learning_rate),
+        build_descent(D.parameters(), cfg, learning_rate=d_rate),
     )

@@ -22,7 +22,8 @@ from gan.errors import DatasetError
 
 DATASET_SUFFIXES = (".npz", ".parquet")
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
-NUMPY_MAGIC = (b"PK", b"\x93N")
+NUMPY_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")
+"""How an .npz begins, an .npz without arrays, and a .npy."""
 SAMPLE_KEYS = ("images", "samples", "x_train", "x", "arr_0")
 
 UNREADABLE = (
@@ -98,9 +99,11 @@ def _read_numpy(
     file: BinaryIO, image_keys: Sequence[str], label_keys: Sequence[str]
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Images and labels, by the first key of each that an .npz has; or the array of a .npy."""
-    magic = file.read(2)
-    if magic not in NUMPY_MAGIC:  # what np.load says of such a file is how to unpickle it
-        raise DatasetError("cannot be read: it is neither an .npz archive nor a .npy array")
+    head = file.read(max(map(len, NUMPY_MAGIC)))
+    if not head.startswith(NUMPY_MAGIC):  # what np.load says of such a file is how to unpickle it
+        is_cut = any(magic.startswith(head) for magic in NUMPY_MAGIC)
+        what = "truncated" if is_cut else "neither an .npz archive nor a .npy array"
+        raise DatasetError(f"cannot be read: it is {what}")
     file.seek(0)
     loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):

@@ -2,7 +2,7 @@
 
 As in Goodfellow et al. (2014): G and D are trained on all but the last `n_valid` images of the
 training file (MNIST: train[:50000]), choices are made on those last ones (train[50000:]), and the
-test file is opened once for each generator that was chosen.
+test file is opened for a generator that was chosen before, and for no choice.
 """
 
 import hashlib
@@ -38,9 +38,10 @@ def load_train_valid(data: DataConfig) -> tuple[ImageSet, ImageSet]:
 
 
 def load_test(data: DataConfig) -> ImageSet:
-    """The test images; called by the stage `evaluate` alone, for the winner alone.
+    """The test images, for a score that nothing is chosen by.
 
-    Nothing else opens the test file, so that no choice can depend on it.
+    Two callers: the stage `evaluate`, for the winner of a sweep and each time it is run, and
+    `gan score --split test`, for whatever its user wants scored.
 
     Raises:
         DatasetError: if there are none, or if they are damaged, of another shape than the

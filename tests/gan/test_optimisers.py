@@ -10,14 +10,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan.config import TrainConfig
-from gan.optimisers import Descent, build_descents
+from gan.optimisers import build_descent, build_descents
 
 RELEASED = TrainConfig()  # schedules of mnist.yaml
 
 
 def descent(cfg=RELEASED, *, values=(1.0, -2.0, 0.5)):
     parameter = nn.Parameter(torch.tensor(values, dtype=torch.float64))
-    return Descent([parameter], cfg, learning_rate=cfg.learning_rate), parameter
+    return build_descent([parameter], cfg, learning_rate=cfg.learning_rate), parameter
 
 
 @pytest.fixture
