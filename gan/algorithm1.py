@@ -67,18 +67,21 @@ def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Prog
             gan.d_descent.update(gan.d_descent.gradients(cfg.d_loss_scale * d_loss))
 
         if cfg.update_order == "alternating":
-            g_loss = generator_loss(gan.discriminate(gan.generate(cfg.batch_size)))
+            x_fake = gan.generate(cfg.batch_size)
+            with gan.fixed_discriminator():
+                g_loss = generator_loss(gan.discriminate(x_fake))
             gan.g_descent.update(gan.g_descent.gradients(g_loss))
         else:
             x = next(images)
             masks = gan.D.draw_masks(2 * len(x), gan.streams.dropout)
-            real_masks = [None if mask is None else mask[: len(x)] for mask in masks]
             fake_masks = [None if mask is None else mask[len(x) :] for mask in masks]
-            real_logits = gan.discriminate(x, real_masks)
-            fake_logits = gan.discriminate(gan.generate(len(x)), fake_masks)
+            x_fake = gan.generate(len(x))
+            logits = gan.discriminate(torch.cat([x, x_fake.detach()]), masks)
+            real_logits, fake_logits = logits.chunk(2)
             d_loss = discriminator_loss(real_logits, fake_logits)
-            g_loss = generator_loss(fake_logits)
-            d_grads = gan.d_descent.gradients(cfg.d_loss_scale * d_loss, keep_graph=True)
+            d_grads = gan.d_descent.gradients(cfg.d_loss_scale * d_loss)
+            with gan.fixed_discriminator():
+                g_loss = generator_loss(gan.discriminate(x_fake, fake_masks))
             g_grads = gan.g_descent.gradients(g_loss)
             gan.d_descent.update(d_grads)
             gan.g_descent.update(g_grads)

@@ -355,6 +355,13 @@ def field_names(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
+_PLAINER = {
+    "dataclass_type": "must be a mapping of settings",
+    "dict_type": "must be a mapping",
+}
+"""Problems of which pydantic speaks in terms of Python."""
+
+
 def _validate(kind: type, settings: Mapping[str, Any]) -> Any:
     try:
         return TypeAdapter(kind).validate_python(dict(settings))
@@ -374,8 +381,7 @@ def _describe(kind: type, detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not path or detail["type"] == "value_error":
         return message
-    if detail["type"] == "dataclass_type":
-        message = "must be a mapping of settings"
+    message = _PLAINER.get(detail["type"], message)
     message = message.partition(", got ")[0]  # a few say it themselves, in words
     return f"{path}: {message[:1].lower()}{message[1:]}, got {detail['input']!r}"
 

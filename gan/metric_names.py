@@ -2,7 +2,8 @@
 
 Losses and log-likelihoods are in nats; losses and means of D are averages over the updates since
 the last report.  `fine` marks a Parzen window whose width was chosen on the fine grid rather than
-on the ten widths of the released code.
+on the ten widths of the released code; `fresh` the winner's score on other samples than those that
+made it the winner, where its run has the score on these by the same name without `fresh`.
 """
 
 D_LOSS = "d_loss"
@@ -21,6 +22,9 @@ PARZEN_LL_VALID = "parzen_ll_valid"
 PARZEN_LL_VALID_SE = "parzen_ll_valid_se"
 PARZEN_SIGMA = "parzen_sigma"
 """Width of the Parzen window, chosen on validation images."""
+PARZEN_LL_VALID_FRESH = "parzen_ll_valid_fresh"
+PARZEN_LL_VALID_FRESH_SE = "parzen_ll_valid_fresh_se"
+PARZEN_SIGMA_FRESH = "parzen_sigma_fresh"
 PARZEN_LL_TEST = "parzen_ll_test"
 PARZEN_LL_TEST_SE = "parzen_ll_test_se"
 PARZEN_LL_VALID_FINE = "parzen_ll_valid_fine"

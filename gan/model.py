@@ -1,7 +1,8 @@
 """Both players with everything that their training depends on."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
@@ -61,10 +62,6 @@ class Gan:
 
     def compile(self) -> None:
         """Fuse the forward and backward pass of both nets from now on."""
-        from torch._functorch import config
-
-        # The simultaneous order differentiates one pass of D twice: once for each player.
-        config.donated_buffer = False
         self._G_forward, self._D_forward = torch.compile(self.G), torch.compile(self.D)
 
     def generate(self, n: int) -> Tensor:
@@ -82,6 +79,15 @@ class Gan:
         with self._autocast():
             logits: Tensor = self._D_forward(x, masks)
         return logits.float()
+
+    @contextmanager
+    def fixed_discriminator(self) -> Iterator[None]:
+        """D as G learns from it: no gradient of D's parameters is prepared, or paid for."""
+        self.D.requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.D.requires_grad_(True)
 
     def update_average(self) -> None:
         """Take G's present parameters into the average, if one is kept."""

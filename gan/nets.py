@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gan.config import DiscriminatorConfig, GeneratorConfig
-from gan.layers import Maxout, dropout_mask, init_uniform
+from gan.layers import Linear, Maxout, dropout_mask, init_uniform
 
 LEAKY_SLOPE = 0.2
 
@@ -41,7 +41,7 @@ class Generator(nn.Module):
         super().__init__()
         self.hidden, self.dropout_hidden = tuple(hidden), dropout_hidden
         widths = [dim, *hidden, n_pixels]
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(units) if batch_norm else nn.Identity() for units in hidden
         )
@@ -89,10 +89,10 @@ class Discriminator(nn.Module):
         self.drops = (dropout_input, *(dropout_hidden for _ in hidden))
         self.is_maxout = pieces is not None
         self.layers = nn.ModuleList(
-            nn.Linear(a, b) if pieces is None else Maxout(a, b, pieces=pieces)
+            Linear(a, b) if pieces is None else Maxout(a, b, pieces=pieces)
             for a, b in itertools.pairwise(self.widths)
         )
-        self.output = nn.Linear(self.widths[-1], 1)
+        self.output = Linear(self.widths[-1], 1)
 
     def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
         """One dropout mask for the pixels and for each hidden layer, [n, width]; None: no drop."""

@@ -50,9 +50,9 @@ class Descent(ABC):
         done = min(1.0, self.n_updates / self._cfg.momentum_steps)
         return self._cfg.momentum + done * (self._cfg.final_momentum - self._cfg.momentum)
 
-    def gradients(self, loss: Tensor, *, keep_graph: bool = False) -> tuple[Tensor, ...]:
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
         """Gradients of `loss` in this player's parameters alone; the other player's stay out."""
-        return torch.autograd.grad(loss, self.params, retain_graph=keep_graph)
+        return torch.autograd.grad(loss, self.params)
 
     @torch.no_grad()
     def update(self, gradients: tuple[Tensor, ...]) -> None:

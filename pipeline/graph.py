@@ -1,25 +1,30 @@
 """Which stage is run when: each reads the folders of earlier ones and writes one of its own.
 
 A stage is skipped when its settings, the content of its inputs and the version of the code are
-those of the last time, and its own files are as it left them.
+those of the last time, and its own files are as it left them.  One process at a time works on a
+folder of stages.
 """
 
 import errno
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
 from gan.config import PipelineConfig, digest
 from gan.files import new_folder, sha256
 from gan.version import __version__
-from pipeline.errors import StageError
+from pipeline.errors import PipelineError, StageError
 
 logger = logging.getLogger(__name__)
 
-RECORD = "stage.json"
+RECORD, LOCK = "stage.json", ".lock"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -50,6 +55,7 @@ class Stage:
         settings: what of the configuration its files depend on.
         run: does the work.
         is_settled: whether the files of an earlier time may stand; asked only if nothing changed.
+        reads: files outside of the workspace whose content is an input, too.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Stage:
     settings: Callable[[PipelineConfig], Mapping[str, Any]]
     run: Callable[[Work], None]
     is_settled: Callable[[Path], bool] = lambda folder: True
+    reads: Callable[[PipelineConfig], tuple[Path, ...]] = lambda config: ()
 
 
 @dataclass(frozen=True)
@@ -97,15 +104,18 @@ class Graph:
 
         Raises:
             StageError: if a stage before `first` has not been run, or the disk is full.
+            PipelineError: if another process is at work on the workspace.
         """
         selected = self.selected(first=first, last=last)
         self._require_inputs(selected)
-        for stage in selected:
-            on_start(stage.name)
-            is_skipped = stage.name != first and self.is_current(stage)
-            if not is_skipped:
-                self._run_stage(stage)
-            yield Outcome(stage.name, is_skipped=is_skipped, folder=self.folder(stage.name))
+        with _locked(self.workspace):
+            self._remove_leftovers()
+            for stage in selected:
+                on_start(stage.name)
+                is_skipped = stage.name != first and self.is_current(stage)
+                if not is_skipped:
+                    self._run_stage(stage)
+                yield Outcome(stage.name, is_skipped=is_skipped, folder=self.folder(stage.name))
 
     def plan(self, *, first: str | None = None, last: str | None = None) -> dict[str, bool]:
         """Whether `run` would run each stage, as far as that is known before any is run.
@@ -146,6 +156,13 @@ class Graph:
     def folder(self, name: str) -> Path:
         """Where a stage keeps its files."""
         return self.workspace / name
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes had not finished; whoever holds the lock may."""
+        for stage in self.stages:
+            # As `gan.files.new_folder` names them.
+            for left_over in self.workspace.glob(f".{stage.name}.{'[0-9a-f]' * 8}"):
+                shutil.rmtree(left_over, ignore_errors=True)
 
     def _run_stage(self, stage: Stage) -> None:
         inputs = {name: self.folder(name) for name in stage.needs}
@@ -202,9 +219,15 @@ class Graph:
         )
 
     def _key(self, stage: Stage) -> str:
-        inputs = {name: digest((self._record(name) or {})["files"]) for name in stage.needs}
-        settings = self._settings(stage)
-        return digest({"settings": settings, "inputs": inputs, "version": __version__})
+        return digest(
+            {
+                "settings": self._settings(stage),
+                "inputs": {n: digest((self._record(n) or {})["files"]) for n in stage.needs},
+                # One that is missing is for the stage to tell of.
+                "reads": [sha256(f) if f.is_file() else None for f in stage.reads(self.config)],
+                "version": __version__,
+            }
+        )
 
     def _record(self, name: str) -> dict[str, Any] | None:
         """What a stage recorded; None where it has not been run, or another version ran it."""
@@ -213,6 +236,42 @@ class Graph:
         except (OSError, ValueError):
             return None
         return record if record.keys() == {"key", "settings", "files"} else None
+
+
+@contextmanager
+def _locked(workspace: Path) -> Iterator[None]:
+    """Keep other processes from a workspace; the lock of a process that is killed goes with it."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    path = workspace / LOCK
+    while True:
+        with path.open("a") as file:
+            _lock(file.fileno(), workspace)
+            if not _is_same(file.fileno(), path):
+                continue  # its holder removed it between our two calls: it keeps nobody out
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _lock(handle: int, workspace: Path) -> None:
+    try:
+        flock(handle, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        raise PipelineError(
+            f"another process is at work on {workspace}: wait for its end, or give this run a "
+            f"folder of its own by --set name=NAME"
+        ) from None
+    except OSError as error:
+        raise PipelineError(f"{workspace / LOCK} could not be locked: {error.strerror}") from error
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _contents(folder: Path) -> dict[str, str]:

@@ -50,6 +50,7 @@ def main_line(
             needs=("data", "sweep"),
             settings=lambda c: {"evaluation": to_dict(c.base.evaluation)},
             run=evaluate.run,
+            reads=_test_file,
         ),
         Stage(
             name="promote",
@@ -79,11 +80,16 @@ def require_test_images(config: PipelineConfig) -> None:
     data = config.base.data
     if data.dataset == "mnist":
         return
-    if data.test_path is None or not Path(data.test_path).is_file():
+    if not any(file.is_file() for file in _test_file(config)):
         raise DatasetError(
             f"data.test_path must be a .parquet or .npz file with test images for {data.dataset}, "
             f"got {data.test_path}"
         )
+
+
+def _test_file(config: PipelineConfig) -> tuple[Path, ...]:
+    path = config.base.data.test_path
+    return () if path is None else (Path(path),)
 
 
 def find_sweep(name: str) -> Ledger:

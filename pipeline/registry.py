@@ -82,6 +82,44 @@ def current_champion(uri: str, model: str) -> GeneratorVersion | None:
         return None if number is None else _version(client, model, number)
 
 
+def is_registered(uri: str, model: str, version: str, *, manifest_sha256: str) -> bool:
+    """Whether the store has this version of a model, and it is of the artifact with this manifest.
+
+    A database that was deleted is not made again by being asked.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    if _is_missing_file(uri):
+        return False
+    with store(uri) as client:
+        found = client.search_model_versions(f"name = '{model}'")
+    return (version, manifest_sha256) in {
+        (str(v.version), v.tags.get(MANIFEST_TAG)) for v in found
+    }
+
+
+def has_run(uri: str, run_id: str) -> bool:
+    """Whether a run is in the store, and was not deleted there.
+
+    A database that was deleted is not made again by being asked.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    if _is_missing_file(uri):
+        return False
+    from mlflow.exceptions import MlflowException
+
+    with store(uri) as client:
+        try:
+            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+
+
 def find_version(uri: str, reference: str) -> GeneratorVersion:
     """The version that `NAME`, `NAME@ALIAS` or `NAME/VERSION` names.
 
@@ -296,6 +334,15 @@ def _require_free(dest: Path) -> None:
         raise ArtifactError(f"{dest} must be a new or an empty folder, and is a file or a link")
     if dest.exists() and any(dest.iterdir()):
         raise ArtifactError(f"{dest} must be a new or an empty folder, and is not empty")
+
+
+def _is_missing_file(uri: str) -> bool:
+    if not uri.startswith("sqlite:"):
+        return False
+    from sqlalchemy import make_url
+
+    database = make_url(uri).database
+    return database is not None and not Path(database).exists()
 
 
 def _aliases(client: "MlflowClient", model: str) -> dict[str, str]:

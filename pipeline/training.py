@@ -39,7 +39,6 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
     key = digest({"run": to_dict(config.base), "data": images.digest})
     ledger = Ledger((WORKSPACES / config.name / "runs" / f"train-{key[:8]}").absolute())
     with ledger.lock():
-        ledger.interruption.unlink(missing_ok=True)
         ledger.propose(0, {})
         if ledger.result(0) is None:
             _train(config, ledger, display, data_digest=images.digest)
@@ -68,8 +67,7 @@ def _train(config: PipelineConfig, ledger: Ledger, display: Display, *, data_dig
             for report in reports:
                 watcher(TrialNews(trial=0, report=report))
         except KeyboardInterrupt:
-            # Tells the trial, which is closed now, that this is not its end.
-            ledger.interruption.touch()
+            # The trial, which is closed now without a reason on record, is left to be resumed.
             raise SweepInterrupted("training was stopped") from None
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -9,9 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gan.errors import ConfigError
 from tuning.errors import TuningError
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""How long a cluster may take to accept a connection, and then to answer."""
+
+_ADDRESS = re.compile(
+    r"auto|local|(ray://)?(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
+)
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""How a client of HTTP/2, and so of gRPC, begins: the preface and empty settings (RFC 9113)."""
+_SETTINGS_FRAME = 4
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -40,6 +52,7 @@ def connect() -> bool:
         Whether this process was not connected before: then it is to disconnect.
 
     Raises:
+        ConfigError: if RAY_ADDRESS is no address of a cluster.
         TuningError: if the cluster does not answer.
     """
     for name, value in _ENVIRONMENT.items():
@@ -63,7 +76,7 @@ def connect() -> bool:
             ray.init(**options)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray cluster"
-        raise TuningError(f"{where} could not be reached: {_first_line(error)}") from error
+        raise TuningError(f"{where} could not be reached: {_reason(error)}") from error
     return True
 
 
@@ -119,11 +132,33 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError if nobody listens at `host:port`: Ray would try for five minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():  # else it is `auto`, or something that Ray refuses at once
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            pass
+    """Raise OSError at once if no cluster answers: Ray would try for five minutes.
+
+    Raises:
+        ConfigError: if `address` is none.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"] or 1) < 2**16:
+        raise ConfigError(
+            [
+                "RAY_ADDRESS must be HOST:PORT (6379 is usual) or ray://HOST:PORT (10001) of the "
+                f"cluster's head, auto or local, got {address!r}"
+            ]
+        )
+    if match["host"] is None:  # Ray itself says at once whether it found one on this machine
+        return
+    host, port = match["host"].strip("[]"), int(match["port"])
+    with socket.create_connection((host, port), timeout=PATIENCE_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "1":
+            _require_grpc(connection)
+
+
+def _require_grpc(connection: socket.socket) -> None:
+    """Raise OSError unless a server of gRPC, as Ray's are, is at the other end."""
+    connection.sendall(_HELLO)
+    frame = connection.recv(9, socket.MSG_WAITALL)
+    if len(frame) < 9 or frame[3] != _SETTINGS_FRAME:
+        raise ConnectionError("what listens there is no Ray cluster")
 
 
 @contextmanager
@@ -137,5 +172,7 @@ def _keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

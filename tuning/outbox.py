@@ -4,7 +4,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -84,6 +85,10 @@ class Outbox:
     `records.jsonl` holds one a line; files that records refer to are copied beside it, because
     the trial may overwrite its own before they are sent.
 
+    While the folder cannot be written (a full disk, say), reports wait in memory, and pictures and
+    checkpoints, which the trial may overwrite, are left out.  One warning says so; the first
+    record that finds room again takes those in memory to disk.
+
     After an attempt that failed no other is made for `retry_seconds`, or for ten times as long
     as it took if that is longer: an outage costs training a tenth of its time at most.
 
@@ -109,6 +114,7 @@ class Outbox:
         self._lines = self._folder / "records.jsonl"
         self._run, self._send, self._retry_seconds = run, send, retry_seconds
         self._is_down = False
+        self._is_saved = True  # the folder holds just what `records` does
         self._next_attempt = 0.0
         self.records: tuple[Record, ...] = ()
         if self._lines.exists():
@@ -122,7 +128,7 @@ class Outbox:
             at_once: make an attempt even soon after one that failed.
         """
         if not (self.flush(at_once=at_once) and self._attempt(record)):
-            self._append(record)
+            self._keep(record)
 
     def flush(self, *, at_once: bool = False) -> bool:
         """Send what waits; returns whether nothing waits any more."""
@@ -154,18 +160,64 @@ class Outbox:
         self._is_down = False
         return True
 
-    def _append(self, record: Record) -> None:
-        if not self.records:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._folder / "run.json", _IDENTITY.dump_json(self._run))
-        if not isinstance(record, Finish) and record.file is not None:
-            record = replace(record, file=self._copy(record.file))
-        with self._lines.open("ab") as lines:
-            lines.write(self._encode(record))
-            lines.flush()
-            os.fsync(lines.fileno())
+    def _keep(self, record: Record) -> None:
+        with self._writing():
+            record = self._save(record)
+        if not self._is_saved:
+            if isinstance(record, Upload):
+                return  # of no use without its file
+            record = replace(record, file=None)
         older, self.records = self.records, (*self.records, record)
         self._discard(r for r in older if _is_replaced(r, record))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Make `_is_saved` say whether the block could write the folder, and log a change."""
+        was_saved = self._is_saved
+        try:
+            yield
+        except OSError as error:
+            self._is_saved = False
+            if was_saved:
+                logger.warning(
+                    "%s cannot be written: %s; the run goes on, its reports wait in memory until "
+                    "its process ends, and MLflow will lack pictures and checkpoints",
+                    self._folder,
+                    _reason(error),
+                )
+            return
+        self._is_saved = True
+        if self.records and not was_saved:
+            logger.info("%s can be written again; what waited in memory is there", self._folder)
+
+    def _save(self, record: Record) -> Record:
+        """`record` as it is on disk now, with a copy of its file; on failure nothing of it is."""
+        saved = record
+        try:
+            if not isinstance(record, Finish) and record.file is not None:
+                saved = replace(record, file=self._copy(record.file))
+            if self._is_saved and self.records:
+                self._append(self._encode(saved))
+            else:
+                self._rewrite((*self.records, saved))
+        except OSError:
+            if saved.file is not None and saved is not record:
+                shutil.rmtree(saved.file.parent, ignore_errors=True)
+            if not self._lines.exists():
+                shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return saved
+
+    def _append(self, line: bytes) -> None:
+        size = self._lines.stat().st_size
+        try:
+            with self._lines.open("ab") as lines:
+                lines.write(line)
+                lines.flush()
+                os.fsync(lines.fileno())
+        except OSError:
+            os.truncate(self._lines, size)  # else the next line would be part of half a line
+            raise
 
     def _discard(self, records: Iterable[Record]) -> None:
         gone = list(records)
@@ -173,15 +225,17 @@ class Outbox:
             return
         ids = {id(record) for record in gone}
         self.records = tuple(record for record in self.records if id(record) not in ids)
-        if not self.records:
-            self._lines.unlink()  # first: a line never names a file that is gone
-            shutil.rmtree(self._folder)
-            return
-        self._rewrite()
-        # After the lines, for the same reason.
-        for record in gone:
-            if record.file is not None:
-                shutil.rmtree(record.file.parent)
+        # Lines before files: a line never names a file that is gone.
+        with self._writing():
+            if not self.records:
+                self._lines.unlink(missing_ok=True)
+                if self._folder.exists():
+                    shutil.rmtree(self._folder)
+                return
+            self._rewrite(self.records)
+            for record in gone:
+                if record.file is not None:
+                    shutil.rmtree(record.file.parent)
 
     def _load(self) -> None:
         lines = self._lines.read_bytes().splitlines()
@@ -192,10 +246,13 @@ class Outbox:
                 # A process that died while it wrote; the report it wrote is computed again.
                 logger.warning("%s: dropped a line that is cut short", self._lines)
         if len(self.records) < len(lines):
-            self._rewrite()
+            with self._writing():
+                self._rewrite(self.records)
 
-    def _rewrite(self) -> None:
-        write_atomically(self._lines, b"".join(self._encode(record) for record in self.records))
+    def _rewrite(self, records: Iterable[Record]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / "run.json", _IDENTITY.dump_json(self._run))
+        write_atomically(self._lines, b"".join(self._encode(record) for record in records))
 
     def _encode(self, record: Record) -> bytes:
         # Relative, because the folder may be opened on another machine.
@@ -212,12 +269,16 @@ class Outbox:
     def _copy(self, source: Path) -> Path:
         # In a folder of its own, so that the name, which the artifact keeps, cannot clash.
         folder = self._folder / uuid4().hex
-        folder.mkdir()
+        folder.mkdir(parents=True)
         copy = folder / source.name
-        if source.is_dir():
-            shutil.copytree(source, copy)
-            return copy
-        write_atomically(copy, source.read_bytes())
+        try:
+            if source.is_dir():
+                shutil.copytree(source, copy)
+            else:
+                write_atomically(copy, source.read_bytes())
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return copy
 
 
@@ -235,3 +296,9 @@ def _is_replaced(older: Record, newer: Record) -> bool:
         and isinstance(newer, Upload)
         and older.artifact_path == newer.artifact_path
     )
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # of all the files of a folder that was copied: the first
+        return str(error.args[0][0][2])
+    return error.strerror or str(error)

@@ -1,11 +1,13 @@
-"""What came out of a sweep: a table, and the winner."""
+"""What came out of a sweep: a table, the winner, and the runs in MLflow that it points to."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from gan.metric_names import PARZEN_LL_VALID, PARZEN_LL_VALID_SE
-from tuning.ledger import TrialResult
+from tuning.ledger import Ledger, TrialResult
+from tuning.tracking import KIND_TAG, SWEEP_TAG, TRIAL_TAG, store
 
 # Types are given, not inferred: a sweep in which no trial failed has no cause to infer one from.
 _OF_TRIAL = (
@@ -51,3 +53,32 @@ def results_table(results: Sequence[TrialResult]) -> pa.Table:
     columns |= {path: pa.array([r.overrides.get(path) for r in rows]) for path in paths}
     columns |= {name: pa.array([b.get(key) for b in bests], k) for name, key, k in _OF_BEST}
     return pa.table(columns)
+
+
+def look_up_runs(ledger: Ledger, uri: str, parent_run_id: str) -> None:
+    """Give each result without a `run_id` that of its trial's run, if MLflow has one by now.
+
+    What waited for MLflow is delivered after the result was written: a driver that was killed in
+    between has left the one without the other.
+
+    Args:
+        ledger: of a sweep that is over.
+        uri: MLflow store.
+        parent_run_id: of the sweep's run.
+
+    Raises:
+        TrackingError: the store does not answer.
+        TuningError: a result cannot be written.
+    """
+    nameless = [result for result in ledger.results() if not result.run_id]
+    if not nameless:
+        return
+    with store(uri) as client:
+        experiment = client.get_run(parent_run_id).info.experiment_id
+        for result in nameless:
+            wanted = {KIND_TAG: "trial", SWEEP_TAG: ledger.key(), TRIAL_TAG: str(result.trial)}
+            condition = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in wanted.items())
+            oldest_first = ["attributes.start_time ASC"]
+            found = client.search_runs([experiment], condition, order_by=oldest_first)
+            if found:
+                ledger.write_result(replace(result, run_id=str(found[0].info.run_id)))

@@ -32,7 +32,8 @@ class RunLog:
     again from an older checkpoint computes steps again, and those that are in the run's history
     of `d_loss`, or that wait, are passed over.
 
-    If MLflow does not answer, training goes on and what was to be logged waits in the outbox.
+    If MLflow does not answer, training goes on and what was to be logged waits in the outbox; if
+    the outbox cannot be written either, see `Outbox`, training goes on all the same.
 
     Report a step *before* its checkpoint is written: killed between the two, a trial computes
     the step again, whereas one that begins after it would never report it.

@@ -227,7 +227,7 @@ class _Sweep:
                     storage_path=scratch,
                     stop=UntilStopped(self.ledger, seconds=cfg.time_budget_seconds),
                     failure_config=tune.FailureConfig(max_failures=cfg.max_retries),
-                    callbacks=[Announcer(self.ledger, watcher)],
+                    callbacks=[Announcer(self.ledger, watcher, max_retries=cfg.max_retries)],
                     verbose=0,
                 ),
             )

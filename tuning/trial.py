@@ -4,7 +4,6 @@ The same code runs inside a Ray worker, under `gan train`, and in a test.
 """
 
 import functools
-import logging
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -38,8 +37,6 @@ from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_repo
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog
 from tuning.tracking import CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
-
-logger = logging.getLogger(__name__)
 
 GRID_IMAGES = 100
 
@@ -107,7 +104,6 @@ def _run(trial: "_Trial") -> Generator[dict[str, float]]:
         raise
     except (ConfigError, DivergedError, ValueError) as error:
         # The same settings, seed and data fail again: a retry would only repeat it.
-        logger.warning("trial %d failed: %s", trial.spec.index, error)
         trial.end("failed", cause=str(error))
     except Exception as error:
         trial.log.finish("FAILED", tags={CAUSE_TAG: f"{type(error).__name__}: {error}"})

@@ -42,14 +42,20 @@ class UntilStopped(Stopper):
 
 
 class Announcer(Callback):
-    """Hands every report to a watcher, and warns of every failure in one line."""
+    """Hands every report to a watcher, and warns of every failure at once, in one line.
 
-    def __init__(self, ledger: Ledger, watcher: Watcher | None) -> None:
-        self._ledger, self._watcher = ledger, watcher
+    Args:
+        ledger: the sweep.
+        watcher: told of every report.
+        max_retries: times that a trial which failed is started again.
+    """
+
+    def __init__(self, ledger: Ledger, watcher: Watcher | None, *, max_retries: int) -> None:
+        self._ledger, self._watcher, self._max_retries = ledger, watcher, max_retries
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the watcher behind: it may hold a terminal, and the pickled copy is never read."""
-        return {"_ledger": self._ledger, "_watcher": None}
+        return self.__dict__ | {"_watcher": None}
 
     def on_trial_result(
         self,
@@ -76,7 +82,15 @@ class Announcer(Callback):
     ) -> None:
         """Called by the tuner when a trial has failed and is started again."""
         index = trial.config["index"]
-        logger.warning("trial %d goes on from its last checkpoint: %s", index, _reason(trial))
+        history = self._ledger.history(index)
+        logger.warning(
+            "trial %d failed: %s; retry %d of %d from step %d",
+            index,
+            _reason(trial).rstrip("."),
+            trial.num_failures,
+            self._max_retries,
+            history[-1]["step"] if history else 0,
+        )
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -5,6 +5,8 @@ import json
 import torch
 
 from gan.datasets.splits import load_train_valid
+from gan.errors import DatasetError
+from gan.run import unit_pixels
 from gan.sampling import save_png, tile
 from pipeline.graph import Work
 
@@ -30,3 +32,20 @@ def run(work: Work) -> None:
     (work.out / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
     images = torch.from_numpy(train.images[:PREVIEW_IMAGES]).float().div_(255)
     save_png(tile(images, columns=10), work.out / "preview.png", zoom=2)
+
+
+def load_valid(work: Work) -> torch.Tensor:
+    """The validation images for a stage after `data`, [n, channels, height, width] in [0, 1].
+
+    Raises:
+        DatasetError: if the images cannot be read, or are no longer those that `data` recorded.
+    """
+    data = work.config.base.data
+    facts = json.loads((work.inputs["data"] / FACTS).read_text())
+    train, valid = load_train_valid(data)
+    if [train.digest, valid.digest] != [facts["train_digest"], facts["valid_digest"]]:
+        raise DatasetError(
+            f"{data.dataset} must have the images that the sweep was run with, got others: "
+            f"bring the file back, or run all stages by `gan run`"
+        )
+    return unit_pixels(valid)

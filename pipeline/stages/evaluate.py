@@ -1,4 +1,8 @@
-"""Score the winner: the one place where the test split is opened, once per winner."""
+"""Score the winner: the only stage that opens the test split, and no choice depends on it.
+
+It does so each time it is run, and that is when the winner, the images or its settings are new, or
+when it is asked for by name.
+"""
 
 import json
 
@@ -7,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from gan.config import EvaluationConfig
-from gan.datasets.splits import load_test, load_train_valid
+from gan.datasets.splits import load_test
 from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma, parzen_scores
 from gan.metric_names import (
     PARZEN_LL_TEST,
@@ -15,18 +19,30 @@ from gan.metric_names import (
     PARZEN_LL_TEST_SE,
     PARZEN_LL_VALID,
     PARZEN_LL_VALID_FINE,
+    PARZEN_LL_VALID_FRESH,
+    PARZEN_LL_VALID_FRESH_SE,
     PARZEN_LL_VALID_SE,
     PARZEN_SIGMA,
     PARZEN_SIGMA_FINE,
+    PARZEN_SIGMA_FRESH,
 )
 from gan.randomness import stream_seed
 from gan.run import unit_pixels
 from gan.sampling import save_png, tile
 from gan.saved_generator import load_generator
 from pipeline.graph import Work
+from pipeline.stages.data import load_valid
+from pipeline.stages.sweep import logged_winner
 from tuning.tracking import log_scores, tracking_uri
 
 SCORES, VALID_LL = "scores.json", "valid_log_likelihood.npy"
+
+IN_MLFLOW = {
+    PARZEN_LL_VALID: PARZEN_LL_VALID_FRESH,
+    PARZEN_LL_VALID_SE: PARZEN_LL_VALID_FRESH_SE,
+    PARZEN_SIGMA: PARZEN_SIGMA_FRESH,
+}
+"""The scores whose own names the trial has taken, in its run, for those that chose it."""
 
 
 def run(work: Work) -> None:
@@ -36,23 +52,23 @@ def run(work: Work) -> None:
     that draw does not count a second time.
 
     Raises:
-        DatasetError: if the images cannot be read.
+        DatasetError: if the images cannot be read, or are others than those of the sweep.
+        StageError: if MLflow has not the winner's run.
         TrackingError: if MLflow does not take the scores.
     """
     config = work.config.base
-    winner = json.loads((work.inputs["sweep"] / "winner.json").read_text())
+    winner = logged_winner(work, stage="evaluate")
     saved = load_generator(work.inputs["sweep"] / "winner")
     sample_seed = stream_seed(saved.config.seed, "evaluate") % 2**31
     samples = saved.sampler().sample(config.evaluation.n_samples, seed=sample_seed)
-    _, valid_images = load_train_valid(config.data)
-    valid, test = unit_pixels(valid_images), unit_pixels(load_test(config.data))
+    valid, test = load_valid(work), unit_pixels(load_test(config.data))
 
     scores, valid_ll = score_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
     scores |= {"n_samples": len(samples), "sample_seed": sample_seed}
     (work.out / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
     np.save(work.out / VALID_LL, valid_ll)
     save_png(tile(samples[:100], columns=10), work.out / "samples.png", zoom=2)
-    metrics = {name: value for name, value in scores.items() if name.startswith("parzen")}
+    metrics = {IN_MLFLOW.get(k, k): v for k, v in scores.items() if k.startswith("parzen")}
     # The winner's process is over, so this stage is now the one writer of its run.
     log_scores(tracking_uri(), winner["run_id"], metrics, step=int(winner["step"]))
 

@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan.datasets.splits import load_train_valid
 from gan.files import sha256
-from gan.run import score_samples, unit_pixels
+from gan.run import score_samples
 from gan.saved_generator import WEIGHTS, load_generator
-from pipeline.artifacts import Lineage, load_artifact, verify, write_artifact
+from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
 from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
 from pipeline.graph import Work
-from pipeline.registry import GeneratorVersion, current_champion, download, register
-from pipeline.stages.data import FACTS
+from pipeline.registry import (
+    GeneratorVersion,
+    current_champion,
+    download,
+    is_registered,
+    register,
+)
+from pipeline.stages.data import FACTS, load_valid
 from pipeline.stages.evaluate import SCORES, VALID_LL
+from pipeline.stages.sweep import logged_winner
 from tuning.provenance import provenance
 from tuning.tracking import tracking_uri
 
@@ -29,9 +35,12 @@ def run(work: Work) -> None:
 
     Raises:
         ArtifactError: if the champion in the registry was altered.
+        DatasetError: if the images are no longer those of the sweep.
+        StageError: if MLflow has not the winner's run.
         TrackingError: if MLflow does not answer.
     """
     uri, model = tracking_uri(), work.config.promote.model
+    winner = logged_winner(work, stage="promote")
     scores = json.loads((work.inputs["evaluate"] / SCORES).read_text())
     champion = current_champion(uri, model)
     if champion is not None:
@@ -39,12 +48,12 @@ def run(work: Work) -> None:
     verdict = _judge(work, champion, scores)
     made = None
     if verdict.outcome == "promote":
-        _write_artifact(work, scores)
+        _write_artifact(work, winner, scores)
         made = register(
             uri,
             model=model,
             artifact=work.out / ARTIFACT,
-            run_id=_winner(work)["run_id"],
+            run_id=winner["run_id"],
             replaces=champion,
         )
     promotion = {
@@ -59,9 +68,19 @@ def run(work: Work) -> None:
 
 
 def is_settled(folder: Path) -> bool:
-    """A refusal is asked again each time: the champion may be another by then."""
+    """Whether the store in use still has the version.
+
+    A refusal is asked again each time: the champion may be another by then.
+    """
     promotion = json.loads((folder / PROMOTION).read_text())
-    return bool(promotion["outcome"] != "refused")
+    if promotion["outcome"] == "refused":
+        return False
+    return is_registered(
+        tracking_uri(),
+        promotion["model"],
+        promotion["version"],
+        manifest_sha256=sha256(folder / ARTIFACT / MANIFEST),
+    )
 
 
 def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:
@@ -90,15 +109,13 @@ def _champion_ll(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
     config = work.config.base
     sampler = load_artifact(work.out / ARTIFACT).sampler()
     samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
-    _, valid_images = load_train_valid(config.data)
-    valid = unit_pixels(valid_images)
+    valid = load_valid(work)
     score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
     ll: NDArray[np.float64] = score.log_likelihood.numpy()
     return ll
 
 
-def _write_artifact(work: Work, scores: dict[str, float]) -> None:
-    winner = _winner(work)
+def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]) -> None:
     lineage = Lineage(
         run_id=winner["run_id"],
         sweep=winner["sweep"],
@@ -109,11 +126,6 @@ def _write_artifact(work: Work, scores: dict[str, float]) -> None:
     )
     saved = load_generator(work.inputs["sweep"] / "winner")
     write_artifact(work.out / ARTIFACT, saved=saved, scores=scores, lineage=lineage)
-
-
-def _winner(work: Work) -> dict[str, Any]:
-    winner: dict[str, Any] = json.loads((work.inputs["sweep"] / "winner.json").read_text())
-    return winner
 
 
 def _data_digest(work: Work) -> str:

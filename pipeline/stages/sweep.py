@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -15,10 +16,12 @@ from gan.errors import CheckpointError
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
 from pipeline.graph import Work
+from pipeline.registry import has_run
 from pipeline.stages.data import FACTS
 from tuning.ledger import Ledger, identity, trial_run
-from tuning.results import best_trial, results_table
+from tuning.results import best_trial, look_up_runs, results_table
 from tuning.sweep import TrialNews, Watcher, run_sweep
+from tuning.tracking import tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,8 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
 
         Raises:
             ConfigError: the search space does not fit the configuration.
-            StageError: no trial has a score, or the sweep to resume had other images.
+            StageError: no trial has a score, or the sweep to resume had other images or is in
+                another store.
             TuningError: the sweep could not be run, or was interrupted.
         """
         data = json.loads((work.inputs["data"] / FACTS).read_text())
@@ -50,8 +54,12 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
                 stage="sweep",
             )
         ledger = Ledger(folder)
+        best = best_trial(ledger.results())
+        if best is not None and best.run_id:
+            _require_run(best.run_id, ledger.name, workspace=work.workspace, stage="sweep")
         _announce(ledger, watcher)
         parent_run_id = run_sweep(work.config, folder, watcher=watcher)
+        look_up_runs(ledger, tracking_uri(), parent_run_id)
         _log_outcome(ledger)
         write_results(work, ledger, parent_run_id, tuple(data["image_shape"]))
 
@@ -62,6 +70,29 @@ def is_settled(folder: Path) -> bool:
     """Whether every trial has ended by its own doing: one that was lost is tried again."""
     trials = json.loads((folder / TRIALS).read_text())
     return all(trial["status"] != "failed" or trial["is_final"] for trial in trials)
+
+
+def logged_winner(work: Work, *, stage: str) -> dict[str, Any]:
+    """What a later stage reads in `winner.json`; its run is in the store in use.
+
+    Raises:
+        StageError: if that store is not the one of the sweep, or lost the run.
+        TrackingError: if it does not answer.
+    """
+    winner: dict[str, Any] = json.loads((work.inputs["sweep"] / "winner.json").read_text())
+    _require_run(winner["run_id"], winner["sweep"], workspace=work.workspace, stage=stage)
+    return winner
+
+
+def _require_run(run_id: str, sweep: str, *, workspace: Path, stage: str) -> None:
+    # To train again unasked would be dear where the store is only misnamed.
+    if not has_run(tracking_uri(), run_id):
+        raise StageError(
+            f"MLflow has no run {run_id!r}, that of the best trial of {sweep}: set "
+            f"MLFLOW_TRACKING_URI to the store that has it, or delete {workspace / 'sweep'} and "
+            f"{workspace / 'sweeps' / sweep}, and the next run trains again",
+            stage=stage,
+        )
 
 
 def _announce(ledger: Ledger, watcher: Watcher | None) -> None:

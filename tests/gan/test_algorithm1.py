@@ -252,8 +252,9 @@ def test_simultaneous_players_learn_from_the_same_answers_of_d(monkeypatch):
     run = small_run(train__update_order="simultaneous", train__n_steps=1)
     calls = _Calls(run.gan, monkeypatch)
     (progress,) = run.train()
-    assert len(calls.asked) == 2  # the images once, the samples once
-    real, fake = calls.answers
+    both, again = calls.answers  # images and samples for D, the same samples for G
+    real, fake = both.chunk(2)
+    assert_close(again, fake, rtol=1e-5, atol=1e-6)
     assert_allclose(progress.d_loss, discriminator_loss(real, fake).item(), rtol=1e-6, atol=0)
     g_loss = non_saturating_generator_loss(fake).item()
     assert_allclose(progress.g_loss, g_loss, rtol=1e-6, atol=0)
@@ -279,10 +280,11 @@ def test_images_and_samples_meet_different_masks(monkeypatch):
     run = small_run(train__update_order="simultaneous", train__n_steps=1)
     calls = _Calls(run.gan, monkeypatch)
     list(run.train())
-    (_, real_masks), (_, fake_masks) = calls.asked
-    assert len(real_masks) == len(fake_masks) == 3
-    for real, fake in zip(real_masks, fake_masks, strict=True):
-        assert real.shape == fake.shape
+    (_, masks), (_, masks_for_g) = calls.asked
+    assert len(masks) == len(masks_for_g) == 3
+    for both, for_g in zip(masks, masks_for_g, strict=True):
+        real, fake = both.chunk(2)
+        assert torch.equal(fake, for_g)
         assert not torch.equal(real, fake)
 
 

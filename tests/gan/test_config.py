@@ -110,6 +110,18 @@ def test_k_of_0_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
+    ("assignment", "problem"),
+    [
+        ("train=3", "base.train: must be a mapping of settings, got 3"),
+        ("sweep.space=[1]", "sweep.space: must be a mapping, got [1]"),
+        ("train.d_steps=1.5", "base.train.d_steps: input should be a valid integer, got 1.5"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_words_of_the_settings(assignment, problem):
+    assert problems({}, assignment) == [problem]
+
+
+@pytest.mark.parametrize(
     ("settings", "problem"),
     [
         (

@@ -194,7 +194,15 @@ def test_missing_files_are_refused(tmp_path, name):
         read_images(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([1, 2, 3])])
+@pytest.mark.parametrize("n_bytes", [0, 1, 2, 3])
+def test_npz_or_npy_of_a_few_bytes_is_truncated(save_npz, save_npy, grey, n_bytes):
+    for path in (save_npz(images=grey), save_npy(grey)):
+        path.write_bytes(path.read_bytes()[:n_bytes])
+        with pytest.raises(DatasetError, match=r"cannot be read: it is truncated$"):
+            read_samples(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"PKhello", b"\x93NUMBER", pickle.dumps([1, 2, 3])])
 def test_what_is_no_numpy_file_is_refused_without_advice_to_unpickle_it(tmp_path, content):
     (tmp_path / "set.npz").write_bytes(content)
     message = r"set\.npz: cannot be read: it is neither an \.npz archive nor a \.npy array$"

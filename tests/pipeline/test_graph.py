@@ -2,13 +2,18 @@
 
 import dataclasses
 import errno
+import fcntl
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from gan.config import PipelineConfig, load_config
 from pipeline import graph as graph_module
-from pipeline.errors import StageError
+from pipeline.errors import PipelineError, StageError
 from pipeline.graph import Graph, Stage
 
 
@@ -23,6 +28,7 @@ class Kitchen:
     def __init__(self, workspace):
         self.workspace, self.cooked, self.told = workspace, [], []
         self.water, self.is_settled, self.break_at = "cold", True, None
+        self.recipe = workspace.with_name("recipe")
 
     def graph(self, **settings):
         config = load_config({"base": {"train": settings}} if settings else {})
@@ -50,6 +56,7 @@ class Kitchen:
                         "dish", lambda work: (work.inputs["soup"] / "soup").read_text() + " served"
                     ),
                     is_settled=lambda folder: self.is_settled,
+                    reads=lambda c: (self.recipe,),
                 ),
             ),
             config,
@@ -157,6 +164,24 @@ def test_new_version_of_the_code_runs_all_again(kitchen, monkeypatch):
     monkeypatch.setattr(graph_module, "__version__", "99")
     kitchen.run()
     assert kitchen.cooked == ["water", "soup", "dish"]
+
+
+@pytest.mark.parametrize("content", ["less salt", None])
+def test_file_elsewhere_is_an_input_by_its_content(kitchen, content):
+    kitchen.recipe.write_text("more salt")
+    kitchen.run()
+    kitchen.recipe.touch()
+    kitchen.run()
+    assert kitchen.cooked == []
+    if content is None:
+        kitchen.recipe.unlink()
+    else:
+        kitchen.recipe.write_text(content)
+    assert kitchen.graph().plan() == {"water": False, "soup": False, "dish": True}
+    kitchen.run()
+    assert kitchen.cooked == ["dish"]
+    kitchen.run()
+    assert kitchen.cooked == []
 
 
 def test_unsettled_stage_is_asked_again_each_time(kitchen):
@@ -271,3 +296,107 @@ def test_record_names_every_file_that_it_vouches_for(kitchen):
     kitchen.run()
     record = json.loads((kitchen.workspace / "soup" / "stage.json").read_text())
     assert record["files"].keys() == {"soup"}
+
+
+BUSY = (
+    r"^another process is at work on \S+/kitchen: wait for its end, or give this run a folder of "
+)
+
+COOK = """
+import os, sys, time
+from pathlib import Path
+from gan.config import PipelineConfig
+from pipeline.graph import Graph, Stage
+
+def cook(work):
+    (work.out / "half").write_text("")
+    print("at work", flush=True)
+    time.sleep(300)
+
+stage = Stage(name="soup", needs=(), settings=lambda config: {}, run=cook)
+list(Graph((stage,), PipelineConfig(), Path(sys.argv[1])).run())
+"""
+
+
+@pytest.fixture
+def other(kitchen):
+    """Another process in the middle of `soup`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COOK, str(kitchen.workspace)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "at work\n"
+        yield process
+        process.kill()
+
+
+def test_second_process_is_refused_and_changes_nothing(kitchen, other):
+    before = tree(kitchen.workspace)
+    with pytest.raises(PipelineError, match=BUSY):
+        kitchen.run()
+    assert kitchen.cooked == kitchen.told == []
+    assert tree(kitchen.workspace) == before
+
+
+def test_process_that_was_killed_leaves_neither_its_lock_nor_its_half_folder(kitchen, other):
+    assert [path.name[:6] for path in kitchen.workspace.glob(".soup.*")] == [".soup."]
+    other.kill()
+    other.wait()
+    kitchen.run()
+    assert kitchen.cooked == ["water", "soup", "dish"]
+    assert {path.name for path in kitchen.workspace.iterdir()} == {"water", "soup", "dish"}
+
+
+def test_only_what_a_stage_left_is_removed(kitchen):
+    kept = {".soup", ".soup.txt", ".soup.0123456x", "soup.01234567", ".sauce.01234567"}
+    for name in (*kept, ".soup.01234567"):
+        (kitchen.workspace / name).mkdir(parents=True)
+    kitchen.run(last="water")
+    assert {path.name for path in kitchen.workspace.iterdir()} == {*kept, "water"}
+
+
+def test_workspace_is_locked_from_the_first_stage_to_the_last(kitchen):
+    outcomes = kitchen.graph().run()
+    for _ in range(3):
+        next(outcomes)
+        with pytest.raises(PipelineError, match=BUSY):
+            next(kitchen.graph().run())
+    assert list(outcomes) == []
+    kitchen.run()
+    assert {path.name for path in kitchen.workspace.iterdir()} == {"water", "soup", "dish"}
+
+
+def test_run_that_is_given_up_gives_the_workspace_back(kitchen):
+    outcomes = kitchen.graph().run()
+    next(outcomes)
+    outcomes.close()
+    kitchen.run()
+    assert kitchen.cooked == ["soup", "dish"]
+
+
+def test_lock_that_its_holder_removed_meanwhile_keeps_nobody_out(kitchen, monkeypatch):
+    calls = []
+
+    def flock(handle, operation):
+        if not calls:
+            (kitchen.workspace / ".lock").unlink()  # by the holder, after this process opened it
+        calls.append(handle)
+        fcntl.flock(handle, operation)
+        assert os.fstat(handle).st_nlink == len(calls) - 1
+
+    monkeypatch.setattr(graph_module, "flock", flock)
+    kitchen.run()
+    assert len(calls) == 2
+    assert kitchen.cooked == ["water", "soup", "dish"]
+
+
+def test_file_system_without_locks_is_named(kitchen, monkeypatch):
+    def refuse(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(graph_module, "flock", refuse)
+    with pytest.raises(PipelineError, match=r"kitchen/\.lock could not be locked: No locks avail"):
+        kitchen.run()

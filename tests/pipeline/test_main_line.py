@@ -2,10 +2,14 @@
 
 The run is made in two parts: up to the sweep before there is a file with test images, and from
 there on with it, so nothing before `evaluate` can have opened that file.
+
+What the stages after the sweep do when images, store or champion change is tested behind a sweep
+that trains nothing.
 """
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +21,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan.saved_generator import load_generator
+from gan.saved_generator import SavedGenerator, empty_generator, load_generator, save_generator
+from pipeline import main_line
 from pipeline.artifacts import verify
 from pipeline.progress import SweepTally
 from pipeline.registry import current_champion
+from pipeline.settings import resolve
 from tests.pipeline.commands import gan_process, spawn
-from tests.pipeline.tiny_run import write_images, write_settings
+from tests.pipeline.tiny_run import bright_squares, write_images, write_settings
 
 STAGES = ("data", "sweep", "evaluate", "promote", "report")
 
@@ -151,7 +157,7 @@ def test_mlflow_has_a_finished_parent_and_a_finished_child_for_each_trial(whole,
 
 
 @real
-def test_second_run_skips_all_but_data_and_wakes_neither_ray_nor_mlflow(inside):
+def test_second_run_skips_all_but_data_and_does_not_wake_ray(inside):
     code = (
         "import sys; sys.argv = ['gan', 'run', 'tiny.yaml']\n"
         "from pipeline.cli import main\n"
@@ -167,8 +173,7 @@ def test_second_run_skips_all_but_data_and_wakes_neither_ray_nor_mlflow(inside):
     )
     assert stages_of(SimpleNamespace(err=answer.stderr)) == only("data")
     imported = set(answer.stdout.split())
-    assert "torch" in imported
-    assert imported & {"ray", "mlflow", "matplotlib"} == set()
+    assert imported & {"torch", "mlflow", "ray", "matplotlib"} == {"torch", "mlflow"}
 
 
 @real
@@ -326,6 +331,172 @@ def test_sweep_without_a_store_leaves_the_stages_before_it_and_goes_on_with_one(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     answer = gan_process("run", "tiny.yaml", "--to", "sweep", cwd=tmp_path)
     assert answer.status == 0, answer.err
+
+
+class Winner:
+    """The winner of a sweep that trains nothing: every pixel of its images has one brightness.
+
+    Attributes:
+        brightness: as a logit.
+        client: of the store, in which each sweep makes a run.
+    """
+
+    def __init__(self, uri):
+        from mlflow import MlflowClient
+
+        self.brightness, self.uri = -1.0, uri
+        self.client = MlflowClient(tracking_uri=uri)
+
+    def sweep(self, work):
+        found = self.client.get_experiment_by_name("tiny")
+        experiment = found.experiment_id if found else self.client.create_experiment("tiny")
+        run_id = self.client.create_run(experiment).info.run_id
+        best = {"step": 20, "parzen_ll_valid": 5.0, "parzen_ll_valid_se": 1.0, "parzen_sigma": 0.2}
+        fields = {"trial": 0, "run_id": run_id, "step": 20, "best": best}
+        winner = fields | {"sweep": "tiny-0123abcd", "parent_run_id": run_id}
+        trial = fields | {
+            **{"status": "finished", "cause": None, "is_final": True, "overrides": {}},
+            **{"seed": 0, "elapsed_seconds": 1.0, "history": [best | {"d_loss": 1.0}]},
+        }
+        (work.out / "winner.json").write_text(json.dumps(winner))
+        (work.out / "trials.json").write_text(json.dumps([trial]))
+        G = empty_generator(work.config.base, n_pixels=64).eval().requires_grad_(False)
+        G.output_bias.fill_(self.brightness)
+        (work.out / "winner").mkdir()
+        saved = SavedGenerator(G=G, config=work.config.base, image_shape=(1, 8, 8))
+        save_generator(work.out / "winner", saved)
+
+
+@pytest.fixture
+def winner(here, mlflow_store, monkeypatch):
+    """The winner of the sweep of tiny.yaml in this process."""
+    winner = Winner(mlflow_store)
+    monkeypatch.setattr(main_line.sweep, "stage", lambda watcher, *, resume: winner.sweep)
+    return winner
+
+
+@pytest.mark.mlflow
+def test_refused_promotion_is_status_3_and_its_reason_and_the_champion_stays(gan, here, winner):
+    assert gan("run", "tiny.yaml").status == 0
+    champion = current_champion(winner.uri, "tiny-generator")
+    winner.brightness = 4.0
+    answer = gan("run", "tiny.yaml", "--from", "sweep", "--json")
+    assert answer.status == 3
+    result = json.loads(answer.out)
+    assert (result["outcome"], result["version"]) == ("refused", "1")
+    assert re.match(r"better_than_champion: .* is -\d.*: not more than 2", result["reason"])
+    assert answer.err.splitlines()[-1] == f"error: promotion refused: {result['reason']}"
+    assert current_champion(winner.uri, "tiny-generator") == champion
+    winner.brightness = -1.0
+    assert gan("run", "tiny.yaml", "--from", "sweep").status == 0
+
+
+@pytest.mark.mlflow
+def test_run_of_the_winner_gets_every_score_and_keeps_those_of_its_trial(gan, here, winner):
+    assert gan("run", "tiny.yaml", "--to", "sweep").status == 0
+    folder = here / "runs" / "tiny"
+    chosen = json.loads((folder / "sweep" / "winner.json").read_text())
+    for name, value in chosen["best"].items():
+        winner.client.log_metric(chosen["run_id"], name, value, step=20)
+    assert gan("run", "tiny.yaml", "--to", "evaluate").status == 0
+    scores = json.loads((folder / "evaluate" / "scores.json").read_text())
+    fresh = {
+        "parzen_ll_valid": "parzen_ll_valid_fresh",
+        "parzen_ll_valid_se": "parzen_ll_valid_fresh_se",
+        "parzen_sigma": "parzen_sigma_fresh",
+    }
+    logged = {fresh.get(name, name): value for name, value in scores.items() if "parzen" in name}
+    assert len(logged) == 8
+    assert winner.client.get_run(chosen["run_id"]).data.metrics == chosen["best"] | logged
+    (metric,) = winner.client.get_metric_history(chosen["run_id"], "parzen_ll_valid_fresh")
+    assert metric.step == chosen["step"]
+
+
+@pytest.mark.mlflow
+def test_version_that_the_store_lost_is_promoted_again(gan, here, winner):
+    assert gan("run", "tiny.yaml").status == 0
+    assert stages_of(gan("run", "tiny.yaml")) == only("data")
+    winner.client.delete_model_version("tiny-generator", "1")
+    assert json.loads(gan("run", "tiny.yaml", "--dry-run", "--json").out)["stages"] == {
+        **dict.fromkeys(STAGES, "skip"),
+        **{"data": "run", "promote": "run"},
+    }
+    answer = gan("run", "tiny.yaml", "--json")
+    assert stages_of(answer) == only("data", "promote", "report")
+    assert json.loads(answer.out)["outcome"] == "promoted"
+    assert current_champion(winner.uri, "tiny-generator").version == "2"
+
+
+@pytest.mark.mlflow
+def test_store_without_the_run_of_the_winner_is_told_with_the_ways_out(
+    gan, here, winner, mlflow_tables
+):
+    assert gan("run", "tiny.yaml").status == 0
+    run_id = json.loads((here / "runs" / "tiny" / "sweep" / "winner.json").read_text())["run_id"]
+    database, kept = here / "mlflow.db", here / "kept.db"
+    database.rename(kept)
+    plan = json.loads(gan("run", "tiny.yaml", "--dry-run", "--json").out)["stages"]
+    assert plan["promote"] == "run"
+    for command in (["run", "tiny.yaml"], ["evaluate", "tiny.yaml"], ["promote", "tiny.yaml"]):
+        answer = gan(*command)
+        assert answer.status == 1
+        assert re.fullmatch(
+            rf"error: (evaluate|promote): MLflow has no run '{run_id}', that of the best trial of "
+            r"tiny-0123abcd: set MLFLOW_TRACKING_URI to the store that has it, or delete "
+            r"runs/tiny/sweep and runs/tiny/sweeps/tiny-0123abcd, and the next run trains again",
+            answer.err.splitlines()[-1],
+        )
+    assert not database.exists()
+
+    kept.rename(database)  # the one way out
+    assert stages_of(gan("run", "tiny.yaml")) == only("data")
+
+    shutil.copyfile(mlflow_tables, database)  # and the other
+    assert gan("run", "tiny.yaml").status == 1
+    shutil.rmtree(here / "runs" / "tiny" / "sweep")
+    answer = gan("run", "tiny.yaml", "--json")
+    assert (answer.status, json.loads(answer.out)["outcome"]) == (0, "promoted")
+
+
+@pytest.mark.mlflow
+def test_other_test_images_at_the_same_path_are_scored(gan, here, winner):
+    first = json.loads(gan("run", "tiny.yaml", "--json").out)
+    np.savez(here / "test.npz", images=bright_squares(120, 3))
+    answer = gan("run", "tiny.yaml", "--json")
+    second = json.loads(answer.out)
+    assert stages_of(answer) == only("data", "evaluate", "promote", "report")
+    assert first["parzen_ll_test"] != second["parzen_ll_test"]
+    assert first["parzen_ll_valid"] == second["parzen_ll_valid"]
+    assert stages_of(gan("run", "tiny.yaml")) == only("data")
+
+
+@pytest.mark.mlflow
+@pytest.mark.parametrize("stage", ["evaluate", "promote"])
+def test_training_images_that_changed_since_the_sweep_are_refused(gan, here, winner, stage):
+    images = bright_squares(400, 1)
+    assert gan("run", "tiny.yaml").status == 0
+    winner.brightness = 0.0
+    assert gan("run", "tiny.yaml", "--from", "sweep", "--to", "evaluate").status == 0
+    np.savez(here / "train.npz", images=images[::-1])
+    answer = gan("run", "tiny.yaml", "--from", stage)
+    assert answer.status == 1
+    assert answer.err.splitlines()[-1] == (
+        f"error: {here}/train.npz must have the images that the sweep was run with, got others: "
+        "bring the file back, or run all stages by `gan run`"
+    )
+
+
+def test_run_beside_another_one_is_refused_in_one_line(gan, here):
+    outcomes = main_line.main_line(resolve("tiny.yaml")).run()
+    next(outcomes)
+    answer = gan("run", "tiny.yaml", "--json")
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err == (
+        "error: another process is at work on runs/tiny: wait for its end, or give this run a "
+        "folder of its own by --set name=NAME\n"
+    )
+    outcomes.close()
+    assert gan("data", "tiny.yaml").status == 0
 
 
 @pytest.mark.mlflow

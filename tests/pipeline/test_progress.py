@@ -171,6 +171,7 @@ def test_live_line_never_wraps(width):
     lines = on_screen(screen.file.getvalue())
     assert any("60" in line or "/100 trials" in line for line in lines)
     assert max(map(len, lines)) <= width
+    assert width == 80 or any(line.endswith("… ") for line in lines)  # what is cut says so
 
 
 def test_elsewhere_each_score_is_one_line_and_nothing_else(caplog, clock):

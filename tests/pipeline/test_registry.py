@@ -18,7 +18,15 @@ from gan.files import sha256
 from pipeline import registry
 from pipeline.artifacts import load_artifact, verify
 from pipeline.errors import ArtifactError, ArtifactNotFound, PipelineError
-from pipeline.registry import current_champion, download, fetch, find_version, register
+from pipeline.registry import (
+    current_champion,
+    download,
+    fetch,
+    find_version,
+    has_run,
+    is_registered,
+    register,
+)
 from tests.pipeline.tiny_artifacts import tiny_generator, write_tiny
 from tuning.errors import StoreUnavailableError, TrackingError
 
@@ -278,6 +286,39 @@ def test_unknown_reference_gets_what_is_known(store, promote, tmp_path, referenc
     assert not (tmp_path / "dest").exists()
 
 
+def test_version_is_registered_while_the_store_has_it_and_its_artifact(store, promote):
+    first, second = promote(0), promote(1)
+
+    def known(model, version, of):
+        return is_registered(store.uri, model, version, manifest_sha256=of.manifest_sha256)
+
+    assert known("tiny", "1", first)
+    assert known("tiny", "2", second)
+    assert not known("tiny", "2", first)
+    assert not known("tiny", "3", first)
+    assert not known("tinny", "1", first)
+    store.client.delete_model_version("tiny", "1")
+    assert not known("tiny", "1", first)
+
+
+def test_run_is_there_until_it_is_deleted(store):
+    assert has_run(store.uri, store.run_id)
+    assert not has_run(store.uri, "0" * 32)
+    store.client.delete_run(store.run_id)
+    assert not has_run(store.uri, store.run_id)
+
+
+def test_database_that_is_gone_has_nothing_and_is_not_made_by_asking(store, tmp_path):
+    folder = tmp_path / "100%"
+    folder.mkdir()
+    uri = f"sqlite:///{tmp_path}/100%25/mlflow.db"
+    assert not is_registered(uri, "tiny", "1", manifest_sha256="0" * 64)
+    assert not has_run(uri, store.run_id)
+    assert list(folder.iterdir()) == []
+    shutil.copyfile(tmp_path / "mlflow.db", folder / "mlflow.db")
+    assert has_run(uri, store.run_id)
+
+
 def test_store_without_models_says_so(store):
     with pytest.raises(
         ArtifactNotFound, match="there is no version of 'tiny'; known models: none"
@@ -346,6 +387,10 @@ def test_store_that_does_not_answer_is_one_line(impatient):
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StoreUnavailableError, match="Connection refused") as caught:
             current_champion(uri, "tiny")
+        with pytest.raises(StoreUnavailableError, match="Connection refused"):
+            is_registered(uri, "tiny", "1", manifest_sha256="0" * 64)
+        with pytest.raises(StoreUnavailableError, match="Connection refused"):
+            has_run(uri, "0" * 32)
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gan.config import DataConfig
 from gan.errors import DatasetError
-from gan.evaluation.parzen import FINE_GRID, PAPER_GRID
+from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma
 from pipeline import scoring
 from pipeline.scoring import score_file
 from tests.gan.oracles import parzen_log_likelihood
@@ -54,6 +54,24 @@ def test_score_is_that_of_the_protocol(here, samples, split):
             error = expected.std() / np.sqrt(len(expected))
             assert_allclose(result[f"parzen_ll_{split}_se"], error, rtol=1e-4, atol=0)
     assert result["n_samples"] == 60
+
+
+def test_width_is_chosen_on_the_first_thousand_validation_images(here, samples, monkeypatch):
+    images = bright_squares(1300, 4)
+    np.savez(here / "many.npz", images=images)
+    seen = []
+
+    def choose(valid, *args, **settings):
+        seen.append(valid.numpy())
+        return choose_sigma(valid, *args, **settings)
+
+    monkeypatch.setattr(scoring, "choose_sigma", choose)
+    data = DataConfig(dataset="many.npz", n_valid=1200)
+    score_file(here / "samples.npy", data=data, split="valid")
+    assert len(seen) == 2
+    for chosen_on in seen:
+        expected = images[100:1100, None] / 255
+        assert_allclose(chosen_on, expected, rtol=1e-6, atol=0)
 
 
 def test_score_does_not_depend_on_the_form_of_the_file(here, samples):

@@ -59,8 +59,12 @@ def ledger(work):
 
 @pytest.fixture
 def left(ledger, monkeypatch):
-    """Put results of trials into the ledger; the sweep itself adds none."""
+    """Put results of trials into the ledger; the sweep itself adds none.
+
+    The store has every run that it is asked for.
+    """
     monkeypatch.setattr(sweep, "run_sweep", lambda config, folder, *, watcher: "parent")
+    monkeypatch.setattr(sweep, "has_run", lambda uri, run_id: True)
 
     def left(*changes):
         for index, change in enumerate(changes):
@@ -138,3 +142,34 @@ def test_name_of_a_sweep_changes_with_what_its_trials_depend_on(work, ledger):
         name(CONFIG, "e" * 64),
     ]
     assert len({ledger.name, *others}) == 4
+
+
+def test_sweep_in_another_store_is_refused_before_anything_is_run(work, left, ledger, monkeypatch):
+    left({"history": []}, {"run_id": "4567"}, {"history": [{"step": 20, "parzen_ll_valid": 4.0}]})
+    asked, told = [], []
+    monkeypatch.setattr(sweep, "has_run", lambda uri, run_id: asked.append((uri, run_id)))
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: pytest.fail("it was run"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    with pytest.raises(
+        StageError,
+        match=rf"^sweep: MLflow has no run '4567', that of the best trial of {ledger.name}: set "
+        rf"MLFLOW_TRACKING_URI to .* delete \S+/runs/sweep and {ledger.folder}, and the next run "
+        rf"trains again$",
+    ):
+        sweep.stage(told.append)(work)
+    assert (asked, told) == ([("http://tracker:5000", "4567")], [])
+
+
+def test_run_of_a_trial_that_has_none_on_record_is_looked_up(work, left, ledger, monkeypatch):
+    def look_up(found, uri, parent):
+        assert (found.folder, uri, parent) == (ledger.folder, "http://tracker:5000", "parent")
+        ledger.write_result(dataclasses.replace(RESULT, run_id="89ab"))
+
+    left({"run_id": ""})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    monkeypatch.setattr(sweep, "has_run", lambda uri, run_id: pytest.fail("there is no run"))
+    monkeypatch.setattr(sweep, "look_up_runs", look_up)
+    with pytest.raises(StageError, match=NO_CHECKPOINT):
+        sweep.stage(None)(work)
+    winner = json.loads((work.out / "winner.json").read_text())
+    assert winner["run_id"] == "89ab"

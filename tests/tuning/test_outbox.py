@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.full_disk import room_for
 from tuning import outbox as outbox_module
 from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.outbox import Finish, Outbox, Record, Report, RunIdentity, Upload, waiting_run
@@ -197,6 +198,122 @@ def test_a_refused_record_raises_and_those_before_it_are_not_sent_again(folder, 
         with pytest.raises(TrackingError, match="refused"):
             outbox.flush(at_once=True)
     assert store.steps() == [1]
+
+
+# A disk that is full
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder with a small file and one that a full disk does not take."""
+    folder = tmp_path / "last"
+    folder.mkdir()
+    (folder / "a").write_text("small")
+    (folder / "weights").write_bytes(bytes(5000))
+    return folder
+
+
+def test_while_the_disk_is_full_reports_wait_in_memory_and_nothing_half_written_is_left(
+    folder, store, tmp_path, checkpoint, caplog
+):
+    grid = tmp_path / "grid.png"
+    grid.write_bytes(bytes(5000))
+    folder.parent.mkdir()
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    with room_for(10):
+        outbox.submit(report(1, grid))
+        outbox.submit(Upload(file=checkpoint, artifact_path="checkpoints/last"))
+        outbox.submit(report(2))
+    assert not folder.exists()
+    assert [record.file for record in outbox.records] == [None, None]
+    (_, warning) = caplog.messages  # one of the store, one of the disk
+    assert warning.startswith(f"{folder} cannot be written: File too large; the run goes on, its")
+    store.is_up = True
+    assert outbox.flush(at_once=True)
+    assert store.steps() == [1, 2]
+    assert not folder.exists()
+
+
+def test_once_there_is_room_again_what_waits_in_memory_goes_to_disk(folder, store, caplog):
+    caplog.set_level(logging.INFO)
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    with room_for(10):
+        outbox.submit(report(1))
+        outbox.submit(report(2))
+    outbox.submit(report(3))
+    outbox.submit(report(4))
+    assert "can be written again" in caplog.messages[-1]
+    assert waiting_run(folder) == RUN
+    assert [record.step for record in new_outbox(folder, store).records] == [1, 2, 3, 4]
+
+
+def test_a_line_that_does_not_fit_leaves_those_before_it_whole(folder, store, tmp_path, caplog):
+    grid = tmp_path / "grid.png"
+    grid.write_text("fits")
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(report(1))
+    before = (folder / "records.jsonl").read_bytes()
+    with room_for(len(before) + 9):
+        outbox.submit(report(2, grid))
+    assert (folder / "records.jsonl").read_bytes() == before
+    assert {path.name for path in folder.iterdir()} == {"records.jsonl", "run.json"}
+    assert [record.step for record in outbox.records] == [1, 2]
+    outbox.submit(report(3))
+    assert [json.loads(line)["step"] for line in read_lines(folder)] == [1, 2, 3]
+    assert "cut short" not in caplog.text
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_that_waits(folder, store, checkpoint):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(Upload(file=checkpoint, artifact_path="checkpoints/last"))
+    before = sorted(folder.rglob("*"))
+    with room_for(4000):
+        outbox.submit(Upload(file=checkpoint, artifact_path="checkpoints/last"))
+    assert sorted(folder.rglob("*")) == before
+    assert len(outbox.records) == 1
+    (checkpoint / "weights").write_text("newer")
+    outbox.submit(Upload(file=checkpoint, artifact_path="checkpoints/last"))
+    store.is_up = True
+    assert outbox.flush(at_once=True)
+    assert store.contents == ["newer"]
+    assert not folder.exists()
+
+
+def test_what_was_sent_while_the_disk_is_full_is_not_sent_again(folder, store):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    for step in (1, 2, 3):
+        outbox.submit(report(step))
+    take = store.send
+
+    def take_one(record: Record) -> None:
+        store.is_up = not store.taken
+        take(record)
+
+    outbox._send = take_one
+    with room_for(10):
+        assert not outbox.flush(at_once=True)
+    store.is_up, outbox._send = True, take
+    assert outbox.flush(at_once=True)
+    assert store.steps() == [1, 2, 3]
+    assert not folder.exists()
+
+
+def test_a_cut_line_that_cannot_be_removed_now_does_not_spoil_the_next(folder, store):
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    outbox.submit(report(1))
+    outbox.submit(report(2))
+    lines = folder / "records.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-9])
+    with room_for(10):
+        again = new_outbox(folder, store)
+    again.submit(report(2))
+    assert [json.loads(line)["step"] for line in read_lines(folder)] == [1, 2]
 
 
 def read_lines(folder: Path) -> list[bytes]:

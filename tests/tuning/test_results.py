@@ -1,11 +1,18 @@
-"""The winner of a sweep, and its table."""
+"""The winner of a sweep, its table, and its runs in a real store."""
+
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.tuning.tiny_sweeps import a_result, scores
-from tuning.ledger import best_report
-from tuning.results import best_trial, results_table
+from tuning.errors import TrackingError
+from tuning.ledger import Ledger, best_report
+from tuning.outbox import RunIdentity
+from tuning.results import best_trial, look_up_runs, results_table
+from tuning.run_log import RunLog
+from tuning.tracking import open_sweep, prepare_store
 
 
 def test_the_winner_has_the_best_score_at_any_step():
@@ -95,3 +102,59 @@ def test_a_space_over_the_seed_gives_one_column():
     table = results_table([a_result(0, seed=7, overrides={"seed": 7})])
     assert table.column_names.count("seed") == 1
     assert table["seed"].to_pylist() == [7]
+
+
+@pytest.fixture
+def logged(mlflow_store, tmp_path):
+    """A ledger, its sweep's run, and a function that logs one of its trials."""
+    ledger = Ledger(tmp_path / "tiny-1a2b3c4d")
+    experiment = prepare_store(mlflow_store, "tiny")
+    parent = open_sweep(mlflow_store, experiment, sweep=ledger.key(), params={}, tags={})
+
+    def log(trial, *, sweep=None):
+        identity = RunIdentity(
+            experiment_id=experiment,
+            sweep=sweep or ledger.key(),
+            trial=str(trial),
+            run_name=f"{trial:04d}",
+            parent_run_id=parent,
+            params={},
+            tags={},
+        )
+        log = RunLog(mlflow_store, identity, tmp_path / "outbox")
+        log.finish("FINISHED", tags={})
+        return log.run_id
+
+    return SimpleNamespace(uri=mlflow_store, ledger=ledger, parent=parent, log=log)
+
+
+def record(ledger, *results):
+    for result in results:
+        ledger.propose(result.trial, {})
+        ledger.write_result(result)
+
+
+@pytest.mark.mlflow
+def test_result_that_has_no_run_gets_that_of_its_trial(logged):
+    logged.log(1, sweep="tiny-1a2b3c4d-another")
+    run_ids = [logged.log(trial) for trial in (1, 10)]
+    record(logged.ledger, a_result(0), a_result(1, run_id=""), a_result(10, run_id=""))
+    look_up_runs(logged.ledger, logged.uri, logged.parent)
+    expected = [a_result(0), a_result(1, run_id=run_ids[0]), a_result(10, run_id=run_ids[1])]
+    assert logged.ledger.results() == expected
+
+
+@pytest.mark.mlflow
+def test_result_of_a_trial_that_mlflow_never_took_stays_as_it_is(logged):
+    record(logged.ledger, a_result(3, run_id=""))
+    look_up_runs(logged.ledger, logged.uri, logged.parent)
+    assert logged.ledger.result(3) == a_result(3, run_id="")
+
+
+def test_results_that_have_their_runs_ask_no_store(tmp_path):
+    ledger = Ledger(tmp_path / "tiny")
+    record(ledger, a_result(0), a_result(1))
+    look_up_runs(ledger, "nonsense://x", "parent")
+    record(ledger, a_result(2, run_id=""))
+    with pytest.raises(TrackingError, match="MLflow at nonsense://x cannot be used"):
+        look_up_runs(ledger, "nonsense://x", "parent")

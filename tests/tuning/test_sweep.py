@@ -285,7 +285,7 @@ def test_a_trial_that_fails_at_every_attempt_is_tried_again_by_the_next_run(
     assert [here.statuses(), here.parent().status] == [["FAILED"], "FAILED"]
     assert here.children()[0].tags["gan.cause"] == result.cause
     assert caplog.messages == [
-        f"trial 0 goes on from its last checkpoint: {result.cause}",
+        f"trial 0 failed: {result.cause}; retry 1 of 1 from step 0",
         f"trial 0 failed: {result.cause}",
     ]
 
@@ -323,6 +323,12 @@ def test_the_reason_of_an_error_is_one_line(error, line):
 
 
 # What is refused
+
+
+def test_a_cluster_that_runs_is_let_through(shared_cluster):
+    import ray
+
+    cluster._knock(ray.get_runtime_context().gcs_address)
 
 
 def test_a_trial_that_no_node_can_hold_is_refused_at_once(place, shared_cluster):

@@ -334,7 +334,7 @@ def test_the_newest_checkpoints_and_the_best_one_are_kept(new_sweep, monkeypatch
 # Failing
 
 
-def test_a_diverging_trial_is_recorded_with_its_cause_and_not_tried_again(sweep, caplog):
+def test_a_diverging_trial_is_recorded_with_its_cause_and_not_tried_again(sweep):
     steps = sweep.run(overrides={"train.learning_rate": 1e6, "train.d_steps": 1})
     assert 40 not in steps
     result = sweep.ledger.result(0)
@@ -343,7 +343,6 @@ def test_a_diverging_trial_is_recorded_with_its_cause_and_not_tried_again(sweep,
     assert "\n" not in result.cause
     run = sweep.stored()
     assert [run.status, run.tags["gan.cause"]] == ["FAILED", result.cause]
-    assert "trial 0 failed: losses must be finite" in caplog.text
 
 
 def test_a_trial_whose_samples_are_no_numbers_any_more_is_not_tried_again(sweep, monkeypatch):
@@ -541,14 +540,17 @@ def test_the_driver_leaves_a_stopped_trial_without_a_checkpoint_to_be_run(sweep)
 # Without MLflow
 
 
-def test_a_dead_store_does_not_stop_training_and_gets_everything_later(
-    whole, sweep, monkeypatch, caplog
-):
-    caplog.set_level(logging.WARNING, logger="tuning")
+@pytest.fixture
+def dead(monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of a store that does not answer."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_dead_store_does_not_stop_training_and_gets_everything_later(whole, sweep, dead, caplog):
+    caplog.set_level(logging.WARNING, logger="tuning")
     alive, sweep.uri = sweep.uri, dead
     assert sweep.run() == STEPS
     result = sweep.ledger.result(0)
@@ -563,3 +565,14 @@ def test_a_dead_store_does_not_stop_training_and_gets_everything_later(
     assert run.steps == whole.stored().steps
     assert run.grid_steps == SCORED
     assert load_checkpoint(run.artifacts / "checkpoints" / "last").step == 40
+
+
+def test_nor_does_an_outbox_that_cannot_be_written(whole, sweep, dead, caplog):
+    sweep.uri = dead
+    outbox = sweep.ledger.trial_folder(0) / "outbox"
+    outbox.parent.mkdir(parents=True)
+    outbox.touch()
+    assert sweep.run() == STEPS
+    assert sweep.weights() == whole.weights()
+    assert sweep.ledger.result(0).status == "finished"
+    assert caplog.text.count(f"{outbox} cannot be written: File exists; the run goes on") == 1
