@@ -136,7 +136,7 @@ def close_run(uri: str, run_id: str, status: RunStatus, *, tags: Mapping[str, st
 
 
 def log_scores(uri: str, run_id: str, scores: Mapping[str, float], *, step: int) -> None:
-    """Add scores that were taken after a trial's end to its run; names it has are passed over.
+    """Add scores that were taken after a trial's end to its run, each value once.
 
     Args:
         uri: MLflow store.
@@ -151,7 +151,7 @@ def log_scores(uri: str, run_id: str, scores: Mapping[str, float], *, step: int)
 
     with store(uri) as client:
         logged = client.get_run(run_id).data.metrics
-        new = {name: value for name, value in scores.items() if name not in logged}
+        new = {name: value for name, value in scores.items() if logged.get(name) != value}
         metrics = [Metric(name, value, _now_ms(), step) for name, value in new.items()]
         client.log_batch(run_id, metrics=metrics)
 

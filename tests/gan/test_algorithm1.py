@@ -276,6 +276,20 @@ def test_alternating_g_learns_from_d_as_it_is_after_its_updates(monkeypatch):
     assert not are_equal(d_before, d_after)
 
 
+def test_gradients_of_d_are_prepared_for_its_own_updates_alone(order, monkeypatch):
+    run = small_run(train__update_order=order, train__n_steps=1)
+    discriminate, are_prepared = run.gan.discriminate, []
+
+    def spy(*arguments):
+        are_prepared.append({p.requires_grad for p in run.gan.D.parameters()})
+        return discriminate(*arguments)
+
+    monkeypatch.setattr(run.gan, "discriminate", spy)
+    list(run.train())
+    assert are_prepared == [{True}, {False}]
+    assert all(p.requires_grad for p in run.gan.D.parameters())
+
+
 def test_images_and_samples_meet_different_masks(monkeypatch):
     run = small_run(train__update_order="simultaneous", train__n_steps=1)
     calls = _Calls(run.gan, monkeypatch)

@@ -1,4 +1,7 @@
-"""Maxout, dropout masks, initial weights.  Kinds: closed form, independent reference."""
+"""Linear layers, maxout, dropout masks, initial weights.
+
+Kinds: closed form, independent reference, algorithm.
+"""
 
 import math
 
@@ -10,12 +13,79 @@ from scipy import stats
 from torch import nn
 from torch.testing import assert_close
 
-from gan.layers import Maxout, dropout_mask, init_uniform
+from gan import layers
+from gan.layers import Linear, Maxout, dropout_mask, init_uniform
 from gan.randomness import stream
 
 
 def mask(n, width, drop, seed=0):
     return dropout_mask(n, width, drop=drop, rng=stream(seed, "dropout"))
+
+
+# Linear layers: independent reference
+
+
+def linear_and_its_gradients(x, layer, weights_of_outputs):
+    """What the layer answers, and the gradients of a weighted sum of it in x, W and b."""
+    y = layer(x)
+    loss = (y * weights_of_outputs).sum()
+    return y, *torch.autograd.grad(loss, (x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("n", [3, 64, 200])
+@pytest.mark.parametrize(("n_in", "n_out"), [(5, 7), (100, 128), (784, 512), (300, 1), (1, 300)])
+def test_a_linear_layer_and_its_gradients_are_those_of_numpy(n, n_in, n_out):
+    rng = torch.Generator().manual_seed(0)
+    layer = Linear(n_in, n_out)
+    x = torch.randn(n, n_in, generator=rng, requires_grad=True)
+    of_y = torch.randn(n, n_out, generator=rng)
+    got = linear_and_its_gradients(x, layer, of_y)
+    a, g = x.detach().double().numpy(), of_y.double().numpy()
+    W, b = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
+    for ours, theirs in zip(got, (a @ W.T + b, g @ W, g.T @ a, g.sum(0)), strict=True):
+        assert_allclose(ours.detach().numpy(), theirs, rtol=1e-4, atol=1e-4)
+        assert ours.is_contiguous()
+
+
+@pytest.mark.skipif(not layers.HAS_ONEDNN, reason="this build of torch has no oneDNN")
+def test_large_float32_products_go_to_onednn_and_all_others_to_torch(monkeypatch):
+    asked = []
+    product = layers._times_transposed
+    monkeypatch.setattr(
+        layers, "_times_transposed", lambda a, *rest: asked.append(a.dtype) or product(a, *rest)
+    )
+    layer = Linear(1_000, 500)
+    layer(torch.zeros(1, 1_000))
+    assert asked == [torch.float32]
+    layer(torch.zeros(1, 1_000)[:0])
+    Linear(1_000, 499)(torch.zeros(1, 1_000))
+    layer.double()(torch.zeros(1, 1_000, dtype=torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.float()(torch.zeros(1, 1_000)).dtype == torch.bfloat16
+    assert asked == [torch.float32]
+
+
+def test_without_onednn_a_linear_layer_is_that_of_torch(monkeypatch):
+    monkeypatch.setattr(layers, "HAS_ONEDNN", False)
+    monkeypatch.setattr(layers, "_times_transposed", None)
+    layer, x = Linear(784, 512), torch.rand(64, 784)
+    assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.skipif(not layers.HAS_ONEDNN, reason="this build of torch has no oneDNN")
+def test_no_gradient_is_computed_that_nothing_requires(monkeypatch):
+    layer, x = Linear(784, 512), torch.rand(64, 784, requires_grad=True)
+    layer.requires_grad_(False)
+    y = layer(x)
+    shapes = []
+    product = layers._times_transposed
+    monkeypatch.setattr(
+        layers,
+        "_times_transposed",
+        lambda a, b: shapes.append((a.shape, b.shape)) or product(a, b),
+    )
+    y.sum().backward()
+    assert shapes == [((64, 512), (784, 512))]
 
 
 # Dropout: closed form

@@ -471,6 +471,18 @@ def test_scores_taken_after_the_end_are_added_once(mlflow_store, new_log):
     assert status_of(mlflow_store, log.run_id) == "FINISHED"
 
 
+def test_a_score_taken_again_with_another_result_is_the_one_shown(mlflow_store, new_log):
+    from mlflow import MlflowClient
+
+    log = new_log()
+    report(log, 500)
+    log.finish("FINISHED", tags={})
+    for value in (200.5, 199.5):  # the test file has changed, say
+        log_scores(mlflow_store, log.run_id, {"parzen_ll_test": value}, step=500)
+    shown = MlflowClient(mlflow_store).get_run(log.run_id).data.metrics
+    assert shown["parzen_ll_test"] == 199.5
+
+
 # Each step once
 
 
