@@ -107,14 +107,29 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def prune_checkpoints(folder: Path, *, keep: int, also: Collection[int] = ()) -> None:
+def prune_checkpoints(folder: Path, *, step: int, keep: int, also: Collection[int] = ()) -> None:
     """Remove all but the `keep` newest checkpoints and those of the steps in `also`.
+
+    Checkpoints of steps after the one just written are damaged ones that `load_newest` passed
+    over: they count as none and are removed.
+
+    Args:
+        folder: where the checkpoints lie.
+        step: of the checkpoint just written, the newest.
+        keep: how many of the newest stay, at least 1.
+        also: further steps to keep.
 
     What a process that was killed while it wrote a checkpoint has left behind goes too, so only
     the one that writes into `folder` may call this.
     """
     for scratch in folder.glob(".step_*"):
         shutil.rmtree(scratch)
-    for path in list_checkpoints(folder)[:-keep]:
-        if int(path.name.removeprefix("step_")) not in also:
+    steps = sorted(_step(path) for path in list_checkpoints(folder))
+    kept = {*[s for s in steps if s <= step][-keep:], *also}
+    for path in list_checkpoints(folder):
+        if _step(path) not in kept:
             shutil.rmtree(path)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))

@@ -186,8 +186,9 @@ class SweepConfig:
 
     n_trials: int = Field(default=8, ge=1)
     """Trials in all; with `search: grid` the size of the grid counts instead."""
-    objective: Literal["parzen_ll_valid"] = "parzen_ll_valid"
-    """The score that is made as large as possible; always one of the validation split."""
+    objective: Literal["frechet_distance_valid", "parzen_ll_valid"] = "parzen_ll_valid"
+    """The score that decides everywhere, of the validation split; `gan.objectives` says which
+    way is better."""
     search: Literal["grid", "random", "optuna"] = "random"
     """Where the next trial lies: every combination, independent draws, or Optuna's TPE."""
     scheduler: Literal["fifo", "asha"] = "asha"
@@ -208,7 +209,8 @@ class SweepConfig:
     max_retries: int = Field(default=2, ge=0)
     """Times a trial that failed is started again from its checkpoint."""
     time_budget_seconds: float | None = Field(default=None, gt=0)
-    """Wall time after which no trial goes on; null: no limit."""
+    """Wall time of each run of the sweep after which no trial goes on, counted from when its first
+    trial runs; null: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

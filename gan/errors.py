@@ -5,6 +5,7 @@ GanError
   DatasetError      a data file is missing, altered, or not what it says
   DivergedError     a loss is no longer finite
   CheckpointError   a checkpoint is damaged, or could not be written
+  ScoreError        a score cannot be taken of these samples
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,10 @@ class DatasetError(GanError):
 
 class CheckpointError(GanError):
     """A checkpoint is damaged, or could not be written."""
+
+
+class ScoreError(GanError):
+    """A score cannot be taken of these samples: too few, without labels, all the same."""
 
 
 class DivergedError(GanError):

@@ -30,3 +30,7 @@ PARZEN_LL_TEST_SE = "parzen_ll_test_se"
 PARZEN_LL_VALID_FINE = "parzen_ll_valid_fine"
 PARZEN_LL_TEST_FINE = "parzen_ll_test_fine"
 PARZEN_SIGMA_FINE = "parzen_sigma_fine"
+
+FRECHET_DISTANCE_VALID = "frechet_distance_valid"
+"""Between validation images and samples, in the feature space of the data set's extractor."""
+FRECHET_DISTANCE_VALID_SE = "frechet_distance_valid_se"

@@ -41,7 +41,10 @@ class Descent(ABC):
     @property
     def learning_rate(self) -> float:
         """Step size of the next update."""
-        decayed = self._initial_rate / self._cfg.decay_per_step**self.n_updates
+        try:
+            decayed = self._initial_rate / self._cfg.decay_per_step**self.n_updates
+        except OverflowError:  # Python raises where C has infinity, by which this is 0
+            decayed = 0.0
         return max(self._cfg.min_learning_rate, decayed)
 
     @property

@@ -278,12 +278,17 @@ def _run_config(
     resume: str | None = None,
     as_json: bool,
 ) -> None:
+    from gan.objectives import OBJECTIVES
     from pipeline.errors import PromotionRefused
     from pipeline.main_line import main_line, refusals, require_test_images, summary
     from pipeline.progress import SweepTally
     from tuning.sweep import planned_trials
 
-    tally = SweepTally(n_trials=planned_trials(config), n_steps=config.base.train.n_steps)
+    tally = SweepTally(
+        n_trials=planned_trials(config),
+        n_steps=config.base.train.n_steps,
+        objective=OBJECTIVES[config.sweep.objective],
+    )
     with _display() as display:
         graph = main_line(config, watcher=display.watcher(tally), resume=resume)
         if "evaluate" in (stage.name for stage in graph.selected(first=first, last=last)):
@@ -388,7 +393,7 @@ def _display() -> "Iterator[Display]":
             yield shown
     except KeyboardInterrupt:
         # Typer would say `Aborted!`, and not how to go on.
-        raise SweepInterrupted("stopped; what was finished stays") from None
+        raise SweepInterrupted("stopped") from None
     finally:
         root.handlers = handlers
 
@@ -405,8 +410,9 @@ def main() -> None:
         _fail("\n".join(error.problems), USAGE)
     except PromotionRefused as error:
         _fail(str(error), REFUSED)
-    except SweepInterrupted as error:
-        _fail(f"{error}; `{shlex.join(['gan', *sys.argv[1:]])}` goes on from there", FAILED)
+    except SweepInterrupted:
+        command = shlex.join(["gan", *sys.argv[1:]])
+        _fail(f"stopped; what was finished stays, and `{command}` goes on from there", FAILED)
     except (GanError, TuningError, PipelineError) as error:
         _fail(str(error), FAILED)
     except OSError as error:

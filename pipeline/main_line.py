@@ -7,7 +7,6 @@ from typing import Any
 
 from gan.config import PipelineConfig, to_dict
 from gan.errors import DatasetError
-from gan.metric_names import PARZEN_LL_VALID
 from pipeline.errors import PipelineError
 from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
@@ -43,7 +42,9 @@ def main_line(
             needs=("data",),
             settings=identity,
             run=sweep.stage(watcher, resume=resume),
-            is_settled=sweep.is_settled,
+            is_settled=lambda folder: sweep.is_settled(
+                folder, time_budget_seconds=config.sweep.time_budget_seconds
+            ),
         ),
         Stage(
             name="evaluate",
@@ -72,13 +73,14 @@ def main_line(
 def require_test_images(config: PipelineConfig) -> None:
     """Refuse a data set whose test file is not there, without opening it.
 
-    `evaluate` would refuse it, too, but only after the whole sweep.
+    `evaluate` would refuse it, too, but only after the whole sweep.  That the training file is
+    not there is for the first stage to tell, which reads it.
 
     Raises:
         DatasetError: naming the setting.
     """
     data = config.base.data
-    if data.dataset == "mnist":
+    if data.dataset == "mnist" or not Path(data.dataset).exists():
         return
     if not any(file.is_file() for file in _test_file(config)):
         raise DatasetError(
@@ -114,10 +116,12 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     if "sweep" in folders:
         winner = json.loads((folders["sweep"] / "winner.json").read_text())
         result |= {key: winner[key] for key in ("sweep", "trial", "run_id")}
-        result[PARZEN_LL_VALID] = winner["best"][PARZEN_LL_VALID]
+        metric = graph.config.sweep.objective
+        result[metric] = winner["best"][metric]
     if "evaluate" in folders:
         scores = json.loads((folders["evaluate"] / evaluate.SCORES).read_text())
-        result |= {key: value for key, value in scores.items() if key.startswith("parzen_ll")}
+        shown = ("parzen_ll", "frechet_distance")
+        result |= {key: value for key, value in scores.items() if key.startswith(shown)}
     if "promote" in folders:
         promotion = json.loads((folders["promote"] / promote.PROMOTION).read_text())
         result |= {key: promotion[key] for key in ("outcome", "model", "version", "reason")}

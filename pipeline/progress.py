@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 from rich.text import Text
 
-from gan.metric_names import IMAGES_PER_SECOND, PARZEN_LL_VALID
+from gan.metric_names import IMAGES_PER_SECOND
+from gan.objectives import Objective
 from tuning.sweep import TrialNews, Watcher
 
 logger = logging.getLogger(__name__)
@@ -24,31 +25,37 @@ class SweepTally:
     Attributes:
         n_trials: trials in all.
         n_steps: updates of G of a whole trial.
+        objective: the score that is shown.
     """
 
     n_trials: int
     n_steps: int
+    objective: Objective
     steps: dict[int, int] = field(default_factory=dict)
     first_steps: dict[int, int] = field(default_factory=dict)
     rates: dict[int, float] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
-    best: tuple[float, int] | None = None
+    best: tuple[float, int, float] | None = None
+    """Merit, trial and score."""
     started_at: float | None = None
     """When the first report came that was not an end, by `time.monotonic`."""
 
     def take(self, news: TrialNews) -> None:
-        """Count one report."""
+        """Count one report; without a rate it is an earlier process's, and no part of the pace."""
         step = int(news.report.get("step", 0))
         self.steps[news.trial] = step
-        self.first_steps.setdefault(news.trial, step)
-        if PARZEN_LL_VALID in news.report:
-            score = (news.report[PARZEN_LL_VALID], news.trial)
-            self.best = score if self.best is None else max(self.best, score)
+        # It may have failed later than where its newest checkpoint lets it go on.
+        self.first_steps[news.trial] = min(self.first_steps.get(news.trial, step), step)
+        metric = self.objective.metric
+        if metric in news.report:
+            found = (self.objective.merit(news.report), news.trial, news.report[metric])
+            self.best = found if self.best is None else max(self.best, found)
         if news.has_ended:
             self.ended.add(news.trial)
             self.rates.pop(news.trial, None)
+        if news.has_ended or IMAGES_PER_SECOND not in news.report:
             return
-        self.rates[news.trial] = news.report.get(IMAGES_PER_SECOND, 0.0)
+        self.rates[news.trial] = news.report[IMAGES_PER_SECOND]
         if self.started_at is None:
             self.started_at = time.monotonic()
 
@@ -94,8 +101,9 @@ class SweepTally:
         if self.n_trials == 1:
             parts.append(f"step {sum(self.steps.values()):,}/{self.n_steps:,}")
         if self.best is not None:
-            trial = f" (trial {self.best[1]})" if self.n_trials > 1 else ""
-            parts.append(f"best {self.best[0]:.1f}{trial}")
+            _, trial, score = self.best
+            where = f" (trial {trial})" if self.n_trials > 1 else ""
+            parts.append(f"best {self.objective.text(score)}{where}")
         if self.rates:
             parts.append(f"{_short(sum(self.rates.values()))} images/s")
         if self.seconds_left is not None:
@@ -139,6 +147,7 @@ class Display:
         def watch(news: TrialNews) -> None:
             # A trial that is tried again begins with the report that it goes on from.
             is_new = int(news.report.get("step", 0)) > tally.steps.get(news.trial, 0)
+            is_new &= IMAGES_PER_SECOND in news.report
             tally.take(news)
             if not is_terminal and is_new:
                 _log(tally, news)
@@ -166,13 +175,14 @@ def display(console: Console) -> Iterator[Display]:
 
 
 def _log(tally: SweepTally, news: TrialNews) -> None:
-    if PARZEN_LL_VALID in news.report and not news.has_ended:
+    metric = tally.objective.metric
+    if metric in news.report and not news.has_ended:
         logger.info(
-            "trial %d step %d %s %.1f; %s",
+            "trial %d step %d %s %s; %s",
             news.trial,
             news.report["step"],
-            PARZEN_LL_VALID,
-            news.report[PARZEN_LL_VALID],
+            metric,
+            tally.objective.text(news.report[metric]),
             tally.line(),
         )
 

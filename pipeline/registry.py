@@ -123,6 +123,8 @@ def has_run(uri: str, run_id: str) -> bool:
 def find_version(uri: str, reference: str) -> GeneratorVersion:
     """The version that `NAME`, `NAME@ALIAS` or `NAME/VERSION` names.
 
+    A database that is not there is not made by being asked.
+
     Raises:
         ArtifactNotFound: there is none; the message lists those that there are.
         ArtifactError: it was not registered by `register`.
@@ -131,6 +133,8 @@ def find_version(uri: str, reference: str) -> GeneratorVersion:
     if not (parts := _REFERENCE.fullmatch(reference)):
         raise ArtifactNotFound(f"expected NAME, NAME@ALIAS or NAME/VERSION, got {reference!r}")
     model, alias, number = parts.groups(default="")
+    if _is_missing_file(uri):
+        raise ArtifactNotFound(f"there is no version of {model!r}: there is no store at {uri}")
     with store(uri) as client:
         versions = {str(v.version) for v in client.search_model_versions(f"name = '{model}'")}
         if not versions:

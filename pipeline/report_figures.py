@@ -162,40 +162,51 @@ def score_by_setting(
     points: Sequence[Point],
     *,
     xlabel: str,
+    ylabel: str,
     limits: tuple[float, float],
+    is_larger_better: bool,
     is_log: bool = False,
 ) -> Markup:
     """The best score of every trial against one setting, with its standard error.
 
     Words, lists and few distinct numbers get one strip each; other numbers a numeric axis.  A
-    point without a score, or with one below `limits`, lies on the lower edge.
+    point without a score, or with a worse one than `limits` hold, lies on their worse edge: the
+    lower one if larger is better, else the upper one.
     """
+    edge = limits[0] if is_larger_better else limits[1]
     with matplotlib.style.context(["default", STYLE]):
         figure, axes = _panel(SMALL)
         positions = _strips(axes, points) or _numbers(axes, points, is_log=is_log)
         titles = {f"point-{i}": point.label for i, point in enumerate(points)}
         for gid, x, point in zip(titles, positions, points, strict=True):
-            _draw_point(axes, x, point, floor=limits[0], gid=gid)
-        axes.set(ylim=limits, xlabel=xlabel, ylabel="best score, nats")
+            _draw_point(axes, x, point, limits=limits, edge=edge, gid=gid)
+        axes.set(ylim=limits, xlabel=xlabel, ylabel=ylabel)
         return _svg(figure, name, titles)
 
 
 def score_limits(
-    scores: Sequence[float], *, spreads: float, shown: Sequence[float] = ()
+    scores: Sequence[float],
+    *,
+    spreads: float,
+    is_larger_better: bool,
+    shown: Sequence[float] = (),
 ) -> tuple[float, float]:
-    """An axis from the best score down to `spreads` times as far as the median lies below it.
+    """An axis from the best score to `spreads` times as far as the median lies from it.
 
     A trial that collapsed scores hundreds of nats below the others and would flatten them.
 
     Args:
-        scores: at least one, nats.
-        spreads: how much room is left to the scores below the median; with 2 at least half of the
-            scores lie in the upper half.
+        scores: at least one.
+        spreads: how much room is left to the scores worse than the median; with 2 at least half
+            of the scores lie in the better half.
+        is_larger_better: direction of the score.
         shown: heights that must not be cut off.
     """
-    best, median = max(scores), sorted(scores)[len(scores) // 2]
-    low = max(min(scores), best - spreads * (best - median))
-    return with_margin([low, best, *shown])
+    sign = 1 if is_larger_better else -1
+    merits = sorted(sign * score for score in scores)
+    best, median = merits[-1], merits[len(merits) // 2]
+    worst = max(merits[0], best - spreads * (best - median))
+    return with_margin([sign * worst, sign * best, *shown])
 
 
 def with_margin(values: Sequence[float]) -> tuple[float, float]:
@@ -241,10 +252,12 @@ def _draw_curve(axes: Any, curve: Curve, *, gid: str) -> None:
     axes.plot(steps[-1], values[-1], zorder=4, **_marker(curve.status, is_winner=curve.is_winner))
 
 
-def _draw_point(axes: Any, x: float, point: Point, *, floor: float, gid: str) -> None:
+def _draw_point(
+    axes: Any, x: float, point: Point, *, limits: tuple[float, float], edge: float, gid: str
+) -> None:
     style = _marker(point.status, is_winner=point.is_winner)
-    if point.score is None or point.score < floor:
-        axes.plot(x, floor, clip_on=False, zorder=4, gid=gid, **style)
+    if point.score is None or not limits[0] <= point.score <= limits[1]:
+        axes.plot(x, edge, clip_on=False, zorder=4, gid=gid, **style)
         return
     low, high = point.score - point.standard_error, point.score + point.standard_error
     axes.vlines(x, low, high, color=style["color"], lw=1)

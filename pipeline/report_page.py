@@ -5,6 +5,7 @@ It says nothing about when it was made: same data, same bytes.
 """
 
 import base64
+import functools
 import math
 import shlex
 from collections import Counter
@@ -16,14 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gan.config import PipelineConfig, flatten, to_dict
-from gan.metric_names import (
-    D_FAKE_MEAN,
-    D_LOSS,
-    D_REAL_MEAN,
-    G_LOSS,
-    PARZEN_LL_VALID,
-    PARZEN_LL_VALID_SE,
-)
+from gan.metric_names import D_FAKE_MEAN, D_LOSS, D_REAL_MEAN, G_LOSS, PARZEN_LL_VALID
+from gan.objectives import OBJECTIVES, Objective
 from gan.version import __version__
 from pipeline import report_figures as figures
 
@@ -91,17 +86,23 @@ def render_report(
     Raises:
         ValueError: if `best_trial` is no trial with a score, or `samples_png` is not a PNG file.
     """
-    winner = _winner(trials, best_trial)
+    objective = OBJECTIVES[config["sweep"]["objective"]]
+    winner = _winner(trials, best_trial, objective)
     base = flatten(config["base"])
     keys = varied_settings(trials)
     is_mnist = base["data.dataset"] == "mnist"
-    template = _environment().get_template("report.html.j2")
+    template = _environment(objective).get_template("report.html.j2")
     return template.render(
         name=name,
         headline=_headline(winner, promotion),
         winner=winner,
         winner_settings=_settings(winner, base) if winner else {},
-        trials=_ranked(trials),
+        trials=_ranked(trials, objective),
+        objective=objective,
+        is_parzen=objective.metric == PARZEN_LL_VALID,
+        other_scores=_other_scores(trials, objective),
+        # Of samples drawn after the winner was chosen, where these were scored by it.
+        decisive=scores if scores and objective.metric in scores else winner and winner["best"],
         n_by_status=Counter(trial["status"] for trial in trials),
         total_seconds=sum(trial["elapsed_seconds"] for trial in trials),
         keys=keys,
@@ -113,7 +114,7 @@ def render_report(
         real=REAL_IMAGES,
         context=_score_in_context(scores, best_trial) if scores and is_mnist else None,
         samples=_picture(samples_png) if samples_png else None,
-        curves=_learning_curves(trials, winner, base),
+        curves=_learning_curves(trials, winner, base, objective),
         by_setting=_scores_by_setting(keys, trials, best_trial, config),
         promotion=promotion,
         rest_of_config=flatten({key: config[key] for key in config if key != "base"}),
@@ -134,10 +135,10 @@ def varied_settings(trials: Sequence[Trial]) -> list[str]:
     return sorted(dict.fromkeys(key for trial in trials for key in trial["overrides"]), key=rank)
 
 
-def _winner(trials: Sequence[Trial], best_trial: int | None) -> Trial | None:
+def _winner(trials: Sequence[Trial], best_trial: int | None, objective: Objective) -> Trial | None:
     if best_trial is None:
         return None
-    scored = {trial["trial"]: trial for trial in trials if _score(trial) is not None}
+    scored = {trial["trial"]: trial for trial in trials if _score(trial, objective) is not None}
     if best_trial not in scored:
         raise ValueError(
             f"best_trial must be one of the trials with a score {sorted(scored)}, got {best_trial}"
@@ -150,20 +151,26 @@ def _settings(trial: Trial, base: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **trial["overrides"]}
 
 
-def _ranked(trials: Sequence[Trial]) -> list[tuple[int | None, Trial]]:
+def _ranked(trials: Sequence[Trial], objective: Objective) -> list[tuple[int | None, Trial]]:
     """Best score first, of equal ones the earlier step; last and unranked those with no score."""
 
     def order(trial: Trial) -> tuple[float, int, int]:
-        score = _score(trial)
-        if score is None:
+        if _score(trial, objective) is None:
             return math.inf, 0, trial["trial"]
-        return -score, trial["best"]["step"], trial["trial"]
+        return -objective.merit(trial["best"]), trial["best"]["step"], trial["trial"]
 
     ordered = sorted(trials, key=order)
     return [
-        (None if _score(trial) is None else rank, trial)
+        (None if _score(trial, objective) is None else rank, trial)
         for rank, trial in enumerate(ordered, start=1)
     ]
+
+
+def _other_scores(trials: Sequence[Trial], objective: Objective) -> list[Objective]:
+    """What the trials were scored by as well."""
+    reported = {name for trial in trials for name in trial["best"] or {}}
+    scores = [score for score in OBJECTIVES.values() if score is not objective]
+    return [score for score in scores if score.metric in reported]
 
 
 def _headline(winner: Trial | None, promotion: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -202,13 +209,19 @@ def _score_in_context(scores: Mapping[str, float], best_trial: int | None) -> Dr
 
 
 def _learning_curves(
-    trials: Sequence[Trial], winner: Trial | None, base: Mapping[str, Any]
+    trials: Sequence[Trial],
+    winner: Trial | None,
+    base: Mapping[str, Any],
+    objective: Objective,
 ) -> list[Drawing]:
-    """Score and losses of all trials, and the winner's D; without those that have no data."""
+    """Scores and losses of all trials, and the winner's D; without those that have no data."""
     kind = (_settings(winner, base) if winner else base)["train.generator_loss"]
     same_loss = [t for t in trials if _settings(t, base)["train.generator_loss"] == kind]
     drawings = [
-        _curves("Validation score", PARZEN_LL_VALID, trials=trials, winner=winner),
+        *(
+            _curves(f"{score.title}, validation", score.metric, trials=trials, winner=winner)
+            for score in (objective, *_other_scores(trials, objective))
+        ),
         _curves("Loss of D", D_LOSS, trials=trials, winner=winner, level=(math.log(4), "log 4")),
         _curves("Loss of G", G_LOSS, trials=same_loss, winner=winner, level=EQUILIBRIUM[kind]),
         _answers(winner) if winner else None,
@@ -229,13 +242,15 @@ def _curves(
         return None
     everything = [value for curve in curves for value in curve.values]
     decisive = [value for curve in curves if curve.is_winner for value in curve.reach()]
-    if metric == PARZEN_LL_VALID:
-        limits = figures.score_limits(everything, spreads=3, shown=decisive)
+    score = OBJECTIVES.get(metric)
+    if score is not None:
+        limits = figures.score_limits(
+            everything, spreads=3, is_larger_better=score.is_larger_better, shown=decisive
+        )
     else:
         limits = figures.with_margin([*(decisive or everything), *([level[0]] if level else [])])
-    svg = figures.learning_curves(
-        metric, curves, ylabel=f"{metric}, nats", limits=limits, level=level
-    )
+    ylabel = _with_unit(metric, "nats" if score is None else score.unit)
+    svg = figures.learning_curves(metric, curves, ylabel=ylabel, limits=limits, level=level)
     ends = [curve.values[-1] for curve in curves]
     alt = f"{metric} by step; {len(curves)} trials end between {min(ends):.4g} and {max(ends):.4g}"
     return Drawing(title, svg, alt)
@@ -244,12 +259,12 @@ def _curves(
 def _curve(trial: Trial, metric: str, winner: Trial | None, label: str = "") -> figures.Curve:
     """One metric of a trial's history, without the reports that lack it."""
     reports = [report for report in trial["history"] if _is_finite(report.get(metric))]
-    has_errors = metric == PARZEN_LL_VALID
+    score = OBJECTIVES.get(metric)
     return figures.Curve(
         label=label or f"trial {trial['trial']}",
         steps=[report["step"] for report in reports],
         values=[report[metric] for report in reports],
-        errors=[report[PARZEN_LL_VALID_SE] for report in reports] if has_errors else [],
+        errors=[] if score is None else [report[score.metric_se] for report in reports],
         status=trial["status"],
         is_winner=trial is winner,
     )
@@ -275,46 +290,64 @@ def _scores_by_setting(
     config: Mapping[str, Any],
 ) -> list[Drawing]:
     """One panel per varied setting; none if there is no score to draw."""
-    base = flatten(config["base"])
-    scores = {i: score for i, t in enumerate(trials) if (score := _score(t)) is not None}
+    base, objective = flatten(config["base"]), OBJECTIVES[config["sweep"]["objective"]]
+    scores = [score for trial in trials if (score := _score(trial, objective)) is not None]
     if not scores:
         return []
-    best = max(scores, key=scores.__getitem__)
-    error = trials[best]["best"][PARZEN_LL_VALID_SE]
-    ends = [scores[best] - error, scores[best] + error]
-    limits = figures.score_limits(list(scores.values()), spreads=2, shown=ends)
+    best = _ranked(trials, objective)[0][1]
+    score, error = best["best"][objective.metric], best["best"][objective.metric_se]
+    limits = figures.score_limits(
+        scores,
+        spreads=2,
+        is_larger_better=objective.is_larger_better,
+        shown=[score - error, score + error],
+    )
+    extreme = "highest" if objective.is_larger_better else "lowest"
     drawings = []
     for key in keys:
-        points = [_point(trial, _settings(trial, base)[key], best_trial) for trial in trials]
+        points = [
+            _point(trial, _settings(trial, base)[key], best_trial, objective) for trial in trials
+        ]
         svg = figures.score_by_setting(
             f"setting-{key.replace('.', '-')}",
             points,
             xlabel=key,
+            ylabel=_with_unit(f"best {objective.title}", objective.unit),
             limits=limits,
+            is_larger_better=objective.is_larger_better,
             is_log="loguniform" in config["sweep"]["space"].get(key, {}),
         )
-        best_value = figures.setting_text(points[best].x)
-        alt = f"Best score of {len(trials)} trials against {key}; the highest lies at {best_value}"
+        best_value = figures.setting_text(_settings(best, base)[key])
+        alt = (
+            f"Best {objective.title} of {len(trials)} trials against {key}; "
+            f"the {extreme} lies at {best_value}"
+        )
         drawings.append(Drawing(SETTING_LABELS.get(key, key), svg, alt))
     return drawings
 
 
-def _point(trial: Trial, value: Any, best_trial: int | None) -> figures.Point:
-    score = _score(trial)
-    text = "no score" if score is None else f"{score:.1f} nats"
+def _point(
+    trial: Trial, value: Any, best_trial: int | None, objective: Objective
+) -> figures.Point:
+    score = _score(trial, objective)
+    text = "no score" if score is None else f"{objective.text(score)} {objective.unit}".rstrip()
     return figures.Point(
         label=f"trial {trial['trial']}, {text}",
         x=value,
         score=score,
-        standard_error=0.0 if score is None else trial["best"][PARZEN_LL_VALID_SE],
+        standard_error=0.0 if score is None else trial["best"][objective.metric_se],
         status=trial["status"],
         is_winner=trial["trial"] == best_trial,
     )
 
 
-def _score(trial: Trial) -> float | None:
-    score = trial["best"] and trial["best"][PARZEN_LL_VALID]
+def _score(trial: Trial, objective: Objective) -> float | None:
+    score = trial["best"] and trial["best"][objective.metric]
     return score if _is_finite(score) else None
+
+
+def _with_unit(quantity: str, unit: str) -> str:
+    return f"{quantity}, {unit}" if unit else quantity
 
 
 def _is_finite(value: float | None) -> bool:
@@ -363,6 +396,15 @@ def _nats(value: float | None, standard_error: float | None = None) -> str:
     return text if standard_error is None else f"{text} ± {standard_error:.1f}"
 
 
+def _measured(report: Mapping[str, float], score: Objective) -> str:
+    """A score of a report with its standard error, which tells how many digits it has."""
+    value, error = report[score.metric], report[score.metric_se]
+    if error <= 0:
+        return score.text(value)
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}".replace("-", "−")
+
+
 def _duration(seconds: float) -> str:
     """Seconds as a person says them."""
     whole = round(seconds)
@@ -374,7 +416,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _environment() -> Environment:
+def _environment(objective: Objective) -> Environment:
     environment = Environment(
         loader=PackageLoader("pipeline"),
         autoescape=True,
@@ -388,6 +430,8 @@ def _environment() -> Environment:
         "duration": _duration,
         "setting": figures.setting_text,
         "exact": _yaml,
-        "score": _score,
+        "score": functools.partial(_score, objective=objective),
+        "measured": _measured,
+        "with_unit": _with_unit,
     }
     return environment

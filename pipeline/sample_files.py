@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gan.errors import ConfigError
 from gan.files import write_atomically
 from gan.sampling import save_png, tile
 from gan.saved_generator import SavedGenerator
@@ -27,11 +28,12 @@ def write_samples(generator: str, *, n: int, seed: int, output: Path) -> None:
         output: .png, .npy or .npz (key `images`).
 
     Raises:
-        PipelineError: for another kind of file, or one that cannot be written.
+        ConfigError: for another kind of file.
+        PipelineError: for a file that cannot be written.
         ArtifactError: if there is no such artifact, or it was altered.
     """
     if output.suffix not in SUFFIXES:
-        raise PipelineError(f"{output} must end in one of {', '.join(SUFFIXES)}")
+        raise ConfigError([f"{output} must end in one of {', '.join(SUFFIXES)}"])
     if not output.parent.is_dir():
         raise PipelineError(f"{output} could not be written: there is no folder {output.parent}")
     images = _load(generator).sampler().sample(n, seed)

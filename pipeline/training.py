@@ -10,7 +10,7 @@ from gan.checkpoint import load_checkpoint
 from gan.config import PipelineConfig, digest, to_dict
 from gan.datasets.splits import load_train_valid
 from gan.files import new_folder
-from gan.metric_names import PARZEN_LL_VALID
+from gan.objectives import OBJECTIVES
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import PipelineError
 from pipeline.main_line import WORKSPACES
@@ -36,7 +36,9 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
         PipelineError: if training failed, or the run never got a score.
     """
     images, _ = load_train_valid(config.base.data)
-    key = digest({"run": to_dict(config.base), "data": images.digest})
+    metric = config.sweep.objective
+    # Another objective may keep another checkpoint as the best one.
+    key = digest({"run": to_dict(config.base), "data": images.digest, "objective": metric})
     ledger = Ledger((WORKSPACES / config.name / "runs" / f"train-{key[:8]}").absolute())
     with ledger.lock():
         ledger.propose(0, {})
@@ -53,7 +55,7 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
     return {
         "step": result.step,
         "best_step": result.best["step"],
-        PARZEN_LL_VALID: result.best[PARZEN_LL_VALID],
+        metric: result.best[metric],
         "run_id": result.run_id,
         "generator": str(folder),
     }
@@ -61,7 +63,12 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
 
 def _train(config: PipelineConfig, ledger: Ledger, display: Display, *, data_digest: str) -> None:
     spec = _spec(config, ledger, data_digest=data_digest)
-    watcher = display.watcher(SweepTally(n_trials=1, n_steps=config.base.train.n_steps))
+    tally = SweepTally(
+        n_trials=1,
+        n_steps=config.base.train.n_steps,
+        objective=OBJECTIVES[config.sweep.objective],
+    )
+    watcher = display.watcher(tally)
     with contextlib.closing(run_trial(spec)) as reports:
         try:
             for report in reports:
@@ -78,6 +85,7 @@ def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialS
         index=0,
         overrides={},
         run=to_dict(config.base),
+        objective=config.sweep.objective,
         uri=uri,
         experiment_id=prepare_store(uri, config.name),
         parent_run_id=None,

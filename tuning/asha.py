@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from gan.metric_names import PARZEN_LL_VALID
+from gan.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class ResumableASHA(ASHAScheduler):
     time.  Rungs are filled again from the reports that a sweep left.
 
     Args:
+        objective: the score that fills the rungs, and which way is better.
         grace_steps: updates of G before the first rung.
         max_steps: updates of G of a whole trial.
         reduction_factor: the best 1/this of a rung go on.
@@ -34,6 +35,7 @@ class ResumableASHA(ASHAScheduler):
     def __init__(
         self,
         *,
+        objective: Objective,
         grace_steps: int,
         max_steps: int,
         reduction_factor: int,
@@ -41,14 +43,14 @@ class ResumableASHA(ASHAScheduler):
     ) -> None:
         super().__init__(
             time_attr="step",
-            metric=PARZEN_LL_VALID,
-            mode="max",
+            metric=objective.metric,
+            mode="max" if objective.is_larger_better else "min",
             grace_period=min(grace_steps, max_steps),
             max_t=max_steps,
             reduction_factor=reduction_factor,
             stop_last_trials=False,
         )
-        self._on_stop = on_stop
+        self._objective, self._on_stop = objective, on_stop
 
     def replay(self, index: int, history: Iterable[dict[str, float]]) -> None:
         """Enter the reports of an earlier process into the rungs."""
@@ -63,7 +65,7 @@ class ResumableASHA(ASHAScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether a trial goes on."""
-        if PARZEN_LL_VALID not in result:
+        if self._objective.metric not in result:
             return str(TrialScheduler.CONTINUE)
         action = str(super().on_trial_result(tune_controller, _key(trial), result))
         if result["step"] >= _n_steps(trial):

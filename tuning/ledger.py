@@ -33,7 +33,7 @@ from gan.config import (
 )
 from gan.errors import ConfigError
 from gan.files import write_atomically
-from gan.metric_names import PARZEN_LL_VALID
+from gan.objectives import OBJECTIVES, Objective
 from tuning.errors import TuningError
 
 TrialStatus = Literal["finished", "stopped", "failed"]
@@ -55,6 +55,7 @@ class TrialResult:
         overrides: dotted path -> value, as the search proposed them.
         seed: of the run.
         run_id: of its MLflow run; empty where MLflow never answered.
+        objective: a key of `OBJECTIVES`, by which its best report is chosen.
         elapsed_seconds: time spent on training and scoring, over all attempts.
         history: every report, by step.
     """
@@ -66,6 +67,7 @@ class TrialResult:
     overrides: dict[str, Any]
     seed: int
     run_id: str
+    objective: str
     elapsed_seconds: float
     history: list[dict[str, float]]
 
@@ -75,15 +77,21 @@ class TrialResult:
         return int(self.history[-1]["step"]) if self.history else 0
 
     @property
+    def is_reopened(self) -> bool:
+        """Whether the next run of the sweep goes on with it: it was lost, or its time was over."""
+        is_lost = self.status == "failed" and not self.is_final
+        return is_lost or (self.status == "stopped" and self.cause == "time budget")
+
+    @property
     def best(self) -> dict[str, float] | None:
         """The report with the best objective; of equals the first, None if there is no score."""
-        return best_report(self.history)
+        return best_report(self.history, OBJECTIVES[self.objective])
 
 
-def best_report(history: list[dict[str, float]]) -> dict[str, float] | None:
-    """The report with the largest score; of equals the first, None if none was scored."""
-    scored = [report for report in history if PARZEN_LL_VALID in report]
-    return max(scored, key=lambda report: report[PARZEN_LL_VALID], default=None)
+def best_report(history: list[dict[str, float]], objective: Objective) -> dict[str, float] | None:
+    """The report with the best score; of equals the first, None if none was scored."""
+    scored = [report for report in history if objective.metric in report]
+    return max(scored, key=objective.merit, default=None)
 
 
 class Ledger:
@@ -179,8 +187,26 @@ class Ledger:
 
     @property
     def expiry(self) -> Path:
-        """A file that exists once the time budget of the sweep is spent."""
+        """A file that exists once the time budget of the sweep is spent; it says how much."""
         return self.folder / "expired"
+
+    def expire(self, seconds: float) -> None:
+        """Record that a time budget is spent."""
+        _write(self.expiry, f"{seconds!r}\n")
+
+    def spent_seconds(self) -> float | None:
+        """The time budget that ended the last run of the sweep, or None if none did."""
+        return float(self.expiry.read_text()) if self.expiry.exists() else None
+
+    @property
+    def beginning(self) -> Path:
+        """A file that exists once a trial of the present run of the sweep has begun."""
+        return self.folder / "begun"
+
+    def begin(self) -> None:
+        """Forget how an earlier run of the sweep went, and that it was ended."""
+        for file in (self.interruption, self.expiry, self.beginning):
+            file.unlink(missing_ok=True)
 
     def mark_stopped(self, index: int) -> None:
         """Record that the scheduler stops trial `index`, before it does."""
@@ -232,8 +258,8 @@ class Ledger:
         """Record how a trial ended."""
         _write(self.trial_folder(result.trial) / "result.json", json.dumps(asdict(result)))
 
-    def forget_failure(self, index: int) -> None:
-        """Let a trial that failed be tried again."""
+    def forget_result(self, index: int) -> None:
+        """Let a trial go on from its newest checkpoint."""
         os.remove(self.trial_folder(index) / "result.json")
 
     def history(self, index: int) -> list[dict[str, float]]:
@@ -295,7 +321,8 @@ def _try_lock(file: IO[str]) -> bool:
 def identity(config: PipelineConfig) -> dict[str, Any]:
     """What the results of a sweep depend on: a sweep that differs in it is another one.
 
-    A time budget that was too small, say, can be raised, and the same sweep goes on.
+    A time budget that was too small, say, can be raised, and the same sweep goes on, the trials
+    that it cut short included.
     """
     tree = to_dict(config)
     base, sweep = tree["base"], tree["sweep"]

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from gan.metric_names import PARZEN_LL_VALID, PARZEN_LL_VALID_SE
+from gan.metric_names import PARZEN_LL_VALID
+from gan.objectives import OBJECTIVES
 from tuning.ledger import Ledger, TrialResult
 from tuning.tracking import KIND_TAG, SWEEP_TAG, TRIAL_TAG, store
 
@@ -19,15 +20,10 @@ _OF_TRIAL = (
     ("step", pa.int64()),
     ("elapsed_seconds", pa.float64()),
 )
-_OF_BEST = (
-    ("best_step", "step", pa.int64()),
-    (PARZEN_LL_VALID, PARZEN_LL_VALID, pa.float64()),
-    (PARZEN_LL_VALID_SE, PARZEN_LL_VALID_SE, pa.float64()),
-)
 
 
 def best_trial(results: Sequence[TrialResult]) -> TrialResult | None:
-    """The trial whose best score is the largest; None if no trial has a score.
+    """The trial whose best score is the best of all; None if no trial has a score.
 
     Of equal scores the one that needed fewer steps wins, then the lower index.  A trial that
     failed after it had been scored takes part: its best checkpoint is as good as any.
@@ -35,7 +31,7 @@ def best_trial(results: Sequence[TrialResult]) -> TrialResult | None:
 
     def rank(result: TrialResult) -> tuple[float, float, int]:
         best = result.best or {}
-        return -best[PARZEN_LL_VALID], best["step"], result.trial
+        return -OBJECTIVES[result.objective].merit(best), best["step"], result.trial
 
     return min((r for r in results if r.best is not None), key=rank, default=None)
 
@@ -44,15 +40,26 @@ def results_table(results: Sequence[TrialResult]) -> pa.Table:
     """One row per trial, by index; a column for each setting that the sweep varied.
 
     Columns: trial, status, cause, seed, run_id, step, elapsed_seconds, the dotted path of each
-    setting, then best_step, parzen_ll_valid (nats) and parzen_ll_valid_se at that step.
+    setting, then best_step, and at that step each score that the sweep has (see `OBJECTIVES`), in
+    its own unit and direction, with its standard error.
     """
     rows = sorted(results, key=lambda result: result.trial)
     bests = [result.best or {} for result in rows]
     paths = sorted({path for result in rows for path in result.overrides})
     columns = {name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in _OF_TRIAL}
     columns |= {path: pa.array([r.overrides.get(path) for r in rows]) for path in paths}
-    columns |= {name: pa.array([b.get(key) for b in bests], k) for name, key, k in _OF_BEST}
+    columns["best_step"] = pa.array([best.get("step") for best in bests], pa.int64())
+    for name in _score_names(rows):
+        columns[name] = pa.array([best.get(name) for best in bests], pa.float64())
     return pa.table(columns)
+
+
+def _score_names(results: Sequence[TrialResult]) -> list[str]:
+    """The Parzen score, which every sweep has, the objective, and whatever else was scored."""
+    present = {PARZEN_LL_VALID} | {result.objective for result in results}
+    present |= {name for result in results for name in result.best or {}}
+    scores = [score for score in OBJECTIVES.values() if score.metric in present]
+    return [name for score in scores for name in (score.metric, score.metric_se)]
 
 
 def look_up_runs(ledger: Ledger, uri: str, parent_run_id: str) -> None:

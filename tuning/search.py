@@ -7,12 +7,13 @@ import optuna
 from ray.tune.search import Searcher
 
 from gan.config import SweepConfig
-from gan.metric_names import PARZEN_LL_VALID
+from gan.objectives import Objective
 from gan.randomness import stream_seed
 from tuning.ledger import Ledger, best_report
 from tuning.space import Choice, Dimension, IntegerRange, Space, grid_points, random_point
 
-Score = float | None
+Merit = float | None
+"""How good a trial was by the sweep's objective, larger is better; None if it failed."""
 
 
 class Proposer(Protocol):
@@ -27,8 +28,8 @@ class Proposer(Protocol):
         """Settings of trial `index`: dotted path -> value."""
         ...
 
-    def tell(self, index: int, overrides: dict[str, Any], score: Score) -> None:
-        """Learn the objective of a trial that has ended; None if it failed."""
+    def tell(self, index: int, overrides: dict[str, Any], merit: Merit) -> None:
+        """Learn the merit of a trial that has ended."""
         ...
 
 
@@ -38,7 +39,7 @@ class ListProposer:
     def __init__(self, n_trials: int, point: Callable[[int], dict[str, Any]]) -> None:
         self.n_trials, self.propose = n_trials, point
 
-    def tell(self, index: int, overrides: dict[str, Any], score: Score) -> None:
+    def tell(self, index: int, overrides: dict[str, Any], merit: Merit) -> None:
         """Nothing is learnt."""
 
 
@@ -66,18 +67,18 @@ class OptunaProposer:
         self._asked[index] = trial
         return {path: _from_optuna(self._space[path], v) for path, v in trial.params.items()}
 
-    def tell(self, index: int, overrides: dict[str, Any], score: Score) -> None:
-        """Learn the objective of a trial that has ended; None if it failed."""
-        state = optuna.trial.TrialState.FAIL if score is None else None
+    def tell(self, index: int, overrides: dict[str, Any], merit: Merit) -> None:
+        """Learn the merit of a trial that has ended."""
+        state = optuna.trial.TrialState.FAIL if merit is None else None
         if index in self._asked:
-            self._study.tell(self._asked.pop(index), score, state=state)
+            self._study.tell(self._asked.pop(index), merit, state=state)
             return
         params = {path: _to_optuna(self._space[path], v) for path, v in overrides.items()}
         self._study.add_trial(
             optuna.trial.create_trial(
                 params=params,
                 distributions=self._distributions,
-                value=score,
+                value=merit,
                 state=state or optuna.trial.TrialState.COMPLETE,
             )
         )
@@ -90,6 +91,7 @@ class LedgerSearch(Searcher):
         ledger: the sweep.
         proposer: the strategy for new trials.
         spec: index and settings of a trial -> the config that its worker receives.
+        objective: by whose merit the strategy learns.
     """
 
     def __init__(
@@ -97,13 +99,16 @@ class LedgerSearch(Searcher):
         ledger: Ledger,
         proposer: Proposer,
         spec: Callable[[int, dict[str, Any]], dict[str, Any]],
+        *,
+        objective: Objective,
     ) -> None:
         super().__init__(metric="step", mode="max")
         self._ledger, self._proposer, self._spec = ledger, proposer, spec
+        self._objective = objective
         self._overrides = ledger.proposals()
         done = {result.trial: result for result in ledger.results()}
         for index, result in done.items():
-            proposer.tell(index, self._overrides[index], _objective(result.history))
+            proposer.tell(index, self._overrides[index], self._merit(result.history))
         self._todo = [i for i in self._overrides if i not in done]
         self._todo += [i for i in range(proposer.n_trials) if i not in self._overrides]
         self._index_of: dict[str, int] = {}
@@ -130,7 +135,11 @@ class LedgerSearch(Searcher):
         """Tell the strategy how a trial did."""
         index = self._index_of[trial_id]
         history = [] if error else self._ledger.history(index)
-        self._proposer.tell(index, self._overrides[index], _objective(history))
+        self._proposer.tell(index, self._overrides[index], self._merit(history))
+
+    def _merit(self, history: list[dict[str, float]]) -> Merit:
+        best = best_report(history, self._objective)
+        return None if best is None else self._objective.merit(best)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger has it all."""
@@ -153,11 +162,6 @@ def build_proposer(cfg: SweepConfig, space: Space) -> Proposer:
             cfg.n_trials, lambda index: random_point(space, seed=cfg.seed, index=index)
         )
     return OptunaProposer(space, n_trials=cfg.n_trials, seed=cfg.seed)
-
-
-def _objective(history: list[dict[str, float]]) -> Score:
-    best = best_report(history)
-    return None if best is None else best[PARZEN_LL_VALID]
 
 
 def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:

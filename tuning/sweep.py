@@ -1,5 +1,6 @@
 """A sweep from beginning to end, or from wherever it was left."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gan.config import PipelineConfig, digest, flatten, to_dict
 from gan.datasets.splits import load_train_valid
 from gan.errors import ConfigError
-from gan.metric_names import PARZEN_LL_VALID
+from gan.objectives import OBJECTIVES
 from tuning import cluster
 from tuning.errors import (
     StoreUnavailableError,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""How long a cluster may take to let this process go when that was told to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,9 @@ def planned_trials(config: PipelineConfig) -> int:
 def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None = None) -> str:
     """Run what is missing of a sweep; returns the id of its MLflow run.
 
+    Trials that were lost, or that an earlier run's time budget stopped, go on; the budget counts
+    anew in each run.
+
     Args:
         config: what to run.
         folder: the sweep's ledger; one that exists is gone on with.
@@ -123,12 +130,14 @@ def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None =
     ledger = Ledger(folder.absolute())
     with ledger.lock():
         ledger.open(config)
-        ledger.interruption.unlink(missing_ok=True)
-        ledger.expiry.unlink(missing_ok=True)
-        _retry_lost_trials(ledger)
+        ledger.begin()
+        _reopen_trials(ledger)
         sweep = _Sweep(config, ledger, space, data_digest=images.digest)
-        with _stops_cleanly(ledger):
-            _run(sweep, watcher)
+        try:
+            with _stops_cleanly(ledger):
+                _run(sweep, watcher)
+        except _Terminated:  # while it was ending in any case
+            raise _interrupted(ledger) from None
     return sweep.parent_run_id
 
 
@@ -140,20 +149,38 @@ def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
             sweep.open()
             sweep.end_stopped()
             ends = sweep.fit(watcher)
+        except _Terminated:
+            sweep.terminate()
+            raise _interrupted(ledger) from None
         finally:
             sweep.leave_cluster()
-            if sweep.parent_run_id:
+            if sweep.parent_run_id and not sweep.is_terminated:
                 sweep.settle(ends)
     if ledger.interruption.exists():
         sweep.close("KILLED", "interrupted")
-        raise SweepInterrupted(
-            f"the sweep was stopped: go on with it by `gan sweep --resume {ledger.name}`"
-        )
+        raise _interrupted(ledger)
     if best_trial(ledger.results()) is None:
-        causes = {result.cause for result in ledger.results() if result.cause}
         sweep.close("FAILED", "no trial has a score")
-        raise TuningError(f"no trial of {ledger.name} has a score: {'; '.join(sorted(causes))}")
+        raise TuningError(f"no trial of {ledger.name} has a score: {_why_no_score(ledger)}")
     sweep.close("FINISHED")
+
+
+def _interrupted(ledger: Ledger) -> SweepInterrupted:
+    return SweepInterrupted(
+        f"the sweep was stopped: go on with it by `gan sweep --resume {ledger.name}`"
+    )
+
+
+def _why_no_score(ledger: Ledger) -> str:
+    causes = {result.cause for result in ledger.results() if result.status == "failed"}
+    reasons = sorted(cause for cause in causes if cause)
+    spent = ledger.spent_seconds()
+    if spent is not None:
+        reasons.append(
+            f"the time budget of {spent:g} s ended the sweep before the first score; raise "
+            f"sweep.time_budget_seconds, and the sweep goes on"
+        )
+    return "; ".join(reasons)
 
 
 class _Sweep:
@@ -163,10 +190,12 @@ class _Sweep:
         self, config: PipelineConfig, ledger: Ledger, space: Space, *, data_digest: str
     ) -> None:
         self.config, self.ledger, self.space = config, ledger, space
+        self.objective = OBJECTIVES[config.sweep.objective]
         self.uri = tracking_uri()
         self.tags = provenance() | {DATA_TAG: data_digest}
         self.experiment_id = self.parent_run_id = ""
         self.n_slots, self._is_connected = 1, False
+        self.is_terminated = False
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
@@ -184,11 +213,51 @@ class _Sweep:
     def leave_cluster(self) -> None:
         """Leave the cluster that was joined; one on this machine ends with all its workers."""
         if self._is_connected:
-            cluster.disconnect()
             self._is_connected = False
+            cluster.disconnect()
+
+    def terminate(self) -> None:
+        """Close every run and leave the cluster, whether or not that still answers.
+
+        Whoever stopped this process may have stopped the cluster, too: Ray then waits for it for
+        a minute and ends this process.  So MLflow comes first, and a last time when no worker is
+        left to open a run.
+        """
+        self.is_terminated = True
+        self._close_interrupted()
+        leaving = threading.Thread(target=self.leave_cluster, daemon=True)
+        leaving.start()
+        leaving.join(PATIENCE_SECONDS)
+        if leaving.is_alive():
+            atexit.register(os._exit, 1)  # before Ray's own hook, which would wait in the same way
+        self._close_interrupted()
+
+    def _close_interrupted(self) -> None:
+        if not self.parent_run_id:
+            return
+        try:
+            close_stragglers(self.uri, self.parent_run_id, "KILLED", cause="interrupted")
+            self.close("KILLED", "interrupted")
+        except TrackingError as error:
+            logger.warning("%s", error)
 
     def fit(self, watcher: Watcher | None) -> dict[int, TrialEnd]:
         """Run the missing trials; how each of them ended, as the tuner saw it."""
+        ends: Future[dict[int, TrialEnd]] = Future()
+
+        def run() -> None:
+            try:
+                ends.set_result(self._fit(watcher))
+            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+                ends.set_exception(error)
+
+        # Not in this thread: a tuner that a signal interrupts tidies up first, and for that waits
+        # for a cluster that may be gone.  Left behind, it must not start a cluster of its own.
+        os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "TUNE_DISABLE_AUTO_INIT": "1"}
+        threading.Thread(target=run, name="tuner", daemon=True).start()
+        return ends.result()
+
+    def _fit(self, watcher: Watcher | None) -> dict[int, TrialEnd]:
         from ray import tune
 
         from tuning.search import LedgerSearch, build_proposer
@@ -206,6 +275,7 @@ class _Sweep:
                 "index": index,
                 "spec": self._worker_spec(index, overrides),
             },
+            objective=self.objective,
         )
         if not search.n_todo:
             return {}
@@ -250,10 +320,13 @@ class _Sweep:
     def settle(self, ends: Mapping[int, TrialEnd]) -> None:
         """Close what workers that are gone left open, on disk and in MLflow."""
         is_interrupted = self.ledger.interruption.exists()
+        # A spent time budget also ends trials of an earlier process that were not yet resumed.
+        is_expired = self.ledger.expiry.exists()
         for index, overrides in self.ledger.proposals().items():
-            if self.ledger.result(index) is None and index in ends and not is_interrupted:
+            is_open = self.ledger.result(index) is None and not is_interrupted
+            if is_open and (index in ends or is_expired):
                 spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
-                end_trial(spec, error=ends[index].error)
+                end_trial(spec, error=ends[index].error if index in ends else None)
             try:
                 self._deliver(index)
             except StoreUnavailableError:
@@ -284,7 +357,7 @@ class _Sweep:
             yield
         except BaseException as error:
             status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
-            if self.parent_run_id:
+            if self.parent_run_id and not self.is_terminated:
                 with contextlib.suppress(TrackingError):  # that may be what failed
                     self.close(status, f"{type(error).__name__}: {one_line(str(error))}")
             raise
@@ -295,7 +368,8 @@ class _Sweep:
         winner = best_trial(self.ledger.results())
         if winner is not None and winner.best is not None:
             tags["gan.best_trial"] = str(winner.trial)
-            tags[f"gan.best_{PARZEN_LL_VALID}"] = f"{winner.best[PARZEN_LL_VALID]:.2f}"
+            metric = self.objective.metric
+            tags[f"gan.best_{metric}"] = f"{winner.best[metric]:.6g}"
         close_run(self.uri, self.parent_run_id, status, tags=tags)
 
     def _open_store(self) -> None:
@@ -317,6 +391,7 @@ class _Sweep:
         if cfg.scheduler == "fifo":
             return FIFOScheduler()
         asha = ResumableASHA(
+            objective=self.objective,
             grace_steps=cfg.grace_steps,
             max_steps=self.config.base.train.n_steps,
             reduction_factor=cfg.reduction_factor,
@@ -333,6 +408,7 @@ class _Sweep:
             "index": index,
             "overrides": dict(overrides),
             "run": to_dict(run),
+            "objective": self.objective.metric,
             "uri": self.uri,
             "experiment_id": self.experiment_id,
             "parent_run_id": self.parent_run_id,
@@ -341,16 +417,24 @@ class _Sweep:
         }
 
 
-def _retry_lost_trials(ledger: Ledger) -> None:
-    """Let trials be tried again whose failure was not of their own making."""
+def _reopen_trials(ledger: Ledger) -> None:
+    """Let trials go on that were lost, or that the time budget stopped."""
     for result in ledger.results():
-        if result.status == "failed" and not result.is_final:
-            ledger.forget_failure(result.trial)
+        if result.is_reopened:
+            ledger.forget_result(result.trial)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: not an Exception, so that whatever is under way lets it through."""
 
 
 @contextlib.contextmanager
 def _stops_cleanly(ledger: Ledger) -> Iterator[None]:
-    """Take the first Ctrl-C (or SIGTERM) as a wish to stop; the second one kills."""
+    """Take the first Ctrl-C as a wish to stop, and SIGTERM as one to stop now; a second kills.
+
+    A scheduler or `timeout` sends SIGTERM to all processes of a job, the cluster's included, and
+    kills after some seconds: no report may come any more.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can have handlers
         return
@@ -358,6 +442,9 @@ def _stops_cleanly(ledger: Ledger) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
         ledger.interruption.touch()
         signal.signal(signum, old[signal.Signals(signum)])
+        if signum == signal.SIGTERM:
+            logger.warning("stopping at once: trials will go on from their last checkpoints")
+            raise _Terminated
         logger.warning("stopping after the reports under way; once more to stop at once")
 
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

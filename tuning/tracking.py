@@ -156,6 +156,16 @@ def log_scores(uri: str, run_id: str, scores: Mapping[str, float], *, step: int)
         client.log_batch(run_id, metrics=metrics)
 
 
+def log_folder(uri: str, run_id: str, folder: Path, artifact_path: str) -> None:
+    """Add what a folder holds to a run whose own process is over; files of one name are replaced.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with store(uri) as client:
+        client.log_artifacts(run_id, str(folder), artifact_path)
+
+
 def close_stragglers(uri: str, parent_run_id: str, status: RunStatus, *, cause: str) -> int:
     """Close every child run that is still RUNNING; returns how many there were.
 

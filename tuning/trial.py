@@ -17,11 +17,15 @@ from gan.checkpoint import load_newest, prune_checkpoints, save_checkpoint
 from gan.config import DataConfig, digest, flatten, run_config
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_train_valid
-from gan.errors import ConfigError, DivergedError
+from gan.errors import ConfigError, DivergedError, ScoreError
+from gan.evaluation.features import Extractor, default_extractor
+from gan.evaluation.frechet import frechet_distance
 from gan.metric_names import (
     D_FAKE_MEAN,
     D_LOSS,
     D_REAL_MEAN,
+    FRECHET_DISTANCE_VALID,
+    FRECHET_DISTANCE_VALID_SE,
     G_LOSS,
     IMAGES_PER_SECOND,
     IMAGES_SEEN,
@@ -30,6 +34,7 @@ from gan.metric_names import (
     PARZEN_LL_VALID_SE,
     PARZEN_SIGMA,
 )
+from gan.objectives import OBJECTIVES
 from gan.run import Run, score_samples, unit_pixels
 from gan.sampling import save_png, tile
 from tuning.errors import TuningError
@@ -50,6 +55,7 @@ class TrialSpec:
         index: of the trial in the sweep.
         overrides: dotted path -> value, as the search proposed them.
         run: the whole run configuration, `overrides` included.
+        objective: a key of `OBJECTIVES`, by which the best checkpoint is chosen.
         uri: of the MLflow store.
         experiment_id: MLflow's.
         parent_run_id: of the sweep's run; None for a run on its own.
@@ -62,6 +68,7 @@ class TrialSpec:
     index: int
     overrides: dict[str, Any]
     run: dict[str, Any]
+    objective: str
     uri: str
     experiment_id: str
     parent_run_id: str | None
@@ -102,7 +109,7 @@ def _run(trial: "_Trial") -> Generator[dict[str, float]]:
     except KeyboardInterrupt:
         trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
         raise
-    except (ConfigError, DivergedError, ValueError) as error:
+    except (ConfigError, DivergedError, ScoreError, ValueError) as error:
         # The same settings, seed and data fail again: a retry would only repeat it.
         trial.end("failed", cause=str(error))
     except Exception as error:
@@ -137,6 +144,7 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
 class _Trial:
     def __init__(self, spec: TrialSpec) -> None:
         self.spec, self.cfg = spec, run_config(spec.run)
+        self.objective = OBJECTIVES[spec.objective]
         self.ledger = Ledger(Path(spec.ledger))
         self.folder = self.ledger.trial_folder(spec.index)
         self.log = RunLog(spec.uri, self._identity(), self.folder / "outbox")
@@ -186,9 +194,11 @@ class _Trial:
         """Record that the trial was stopped, or leave it to be resumed if the user did that."""
         if self.journal.history and self.journal.history[-1]["step"] >= self.cfg.train.n_steps:
             self.end("finished", cause=None)
-        elif cause == "interrupted":
-            if self.resumable is not None:
-                self._checkpoint(self.resumable)
+            return
+        # A larger time budget lets the trial go on, as a resumed sweep does.
+        if cause != "asha" and self.resumable is not None:
+            self._checkpoint(self.resumable)
+        if cause == "interrupted":
             self.log.finish("KILLED", tags={CAUSE_TAG: cause})
         else:
             self.end("stopped", cause=cause)
@@ -213,6 +223,7 @@ class _Trial:
                 overrides=self.spec.overrides,
                 seed=self.cfg.seed,
                 run_id=self.log.run_id or "",
+                objective=self.spec.objective,
                 elapsed_seconds=self.journal.elapsed_seconds,
                 history=self.journal.history,
             )
@@ -229,27 +240,46 @@ class _Trial:
         grid = self.folder / "samples.png"
         save_png(tile(samples[:GRID_IMAGES], columns=10), grid, zoom=2)
         score = score_samples(samples, valid, valid=valid, cfg=cfg)
-        scores = {
+        parzen = {
             PARZEN_LL_VALID: score.mean,
             PARZEN_LL_VALID_SE: score.standard_error,
             PARZEN_SIGMA: score.sigma,
         }
+        scores = parzen | self._feature_scores(samples)
+        self.objective.require(scores)
         return scores, grid
 
+    def _feature_scores(self, samples: torch.Tensor) -> dict[str, float]:
+        """Scores in the data set's feature space, by metric name, where the objective is one."""
+        if self.objective.metric != FRECHET_DISTANCE_VALID:
+            return {}
+        extractor, valid = feature_space(
+            self.cfg.data, self.ledger.folder / "extractors", self.spec.device
+        )
+        points = extractor(samples.float())
+        distance = frechet_distance(valid, points, seed=self.cfg.seed).distance
+        return {
+            FRECHET_DISTANCE_VALID: distance.value,
+            FRECHET_DISTANCE_VALID_SE: distance.standard_error or 0.0,
+        }
+
     def _checkpoint(self, run: Run) -> None:
-        best = best_report(self.journal.history)
+        best = best_report(self.journal.history, self.objective)
         meta = {"history": self.journal.history, "elapsed_seconds": self.journal.elapsed_seconds}
         step = run.gan.step
         path = save_checkpoint(self.checkpoints, step=step, tensors=run.state(), meta=meta)
         best_step = int(best["step"]) if best else step
         prune_checkpoints(
-            self.checkpoints, keep=self.cfg.evaluation.keep_checkpoints, also=[best_step]
+            self.checkpoints,
+            step=step,
+            keep=self.cfg.evaluation.keep_checkpoints,
+            also=[best_step],
         )
         self._upload(path, step=step)
 
     def _upload(self, checkpoint: Path, *, step: int) -> None:
         self.log.artifact(checkpoint, "checkpoints/last")
-        best = best_report(self.journal.history)
+        best = best_report(self.journal.history, self.objective)
         if best is not None and best["step"] == step:
             self.log.artifact(checkpoint, "checkpoints/best")
 
@@ -273,6 +303,20 @@ class _Trial:
 def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     """The training and validation images, read once in the life of a reused worker."""
     return load_train_valid(data)
+
+
+@functools.lru_cache(maxsize=1)
+def feature_space(data: DataConfig, folder: Path, device: str) -> tuple[Extractor, torch.Tensor]:
+    """The data set's extractor, and the features of its validation images, [n, d].
+
+    Args:
+        data: the images.
+        folder: where an extractor is kept that the package has not; training one takes minutes.
+        device: `cpu` or `cuda`.
+    """
+    train, valid_images = load_data(data)
+    extractor = default_extractor(train, folder=folder, device=device)
+    return extractor, extractor(unit_pixels(valid_images, device=device).float())
 
 
 def _metrics(progress: Progress, *, seconds: float, n_images: int) -> dict[str, float]:

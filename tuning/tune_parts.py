@@ -23,12 +23,12 @@ class UntilStopped(Stopper):
 
     Args:
         ledger: the sweep.
-        seconds: its time budget from now on; None for no limit.
+        seconds: its time budget from the moment a first trial runs; None for no limit.
     """
 
     def __init__(self, ledger: Ledger, *, seconds: float | None) -> None:
-        self._ledger = ledger
-        self._ends_at = math.inf if seconds is None else time.monotonic() + seconds
+        self._ledger, self._seconds = ledger, seconds
+        self._ends_at = math.inf
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped on its own."""
@@ -36,9 +36,16 @@ class UntilStopped(Stopper):
 
     def stop_all(self) -> bool:
         """Whether it is time to stop."""
-        if time.monotonic() >= self._ends_at:
-            self._ledger.expiry.touch()
+        if self._seconds is not None:
+            self._look_at_the_clock(self._seconds)
         return self._ledger.interruption.exists() or self._ledger.expiry.exists()
+
+    def _look_at_the_clock(self, seconds: float) -> None:
+        now = time.monotonic()
+        if self._ends_at == math.inf and self._ledger.beginning.exists():
+            self._ends_at = now + seconds
+        if now >= self._ends_at and not self._ledger.expiry.exists():
+            self._ledger.expire(seconds)
 
 
 class Announcer(Callback):
@@ -56,6 +63,12 @@ class Announcer(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the watcher behind: it may hold a terminal, and the pickled copy is never read."""
         return self.__dict__ | {"_watcher": None}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Called by the tuner when a trial has a worker: the time budget counts from the first."""
+        self._ledger.beginning.touch()
 
     def on_trial_result(
         self,

@@ -37,6 +37,9 @@ from tuning.tracking import log_scores, tracking_uri
 
 SCORES, VALID_LL = "scores.json", "valid_log_likelihood.npy"
 
+PROTOCOL = ("n_samples", "n_sigma_images")
+"""Settings of `evaluation` that change a score: two scores compare only where they agree."""
+
 IN_MLFLOW = {
     PARZEN_LL_VALID: PARZEN_LL_VALID_FRESH,
     PARZEN_LL_VALID_SE: PARZEN_LL_VALID_FRESH_SE,
@@ -64,7 +67,8 @@ def run(work: Work) -> None:
     valid, test = load_valid(work), unit_pixels(load_test(config.data))
 
     scores, valid_ll = score_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
-    scores |= {"n_samples": len(samples), "sample_seed": sample_seed}
+    scores |= {name: getattr(config.evaluation, name) for name in PROTOCOL}
+    scores["sample_seed"] = sample_seed
     (work.out / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
     np.save(work.out / VALID_LL, valid_ll)
     save_png(tile(samples[:100], columns=10), work.out / "samples.png", zoom=2)

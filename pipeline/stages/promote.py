@@ -1,6 +1,7 @@
 """Ask the gate, and if it agrees make the winner the champion."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gan.files import sha256
 from gan.run import score_samples
 from gan.saved_generator import WEIGHTS, load_generator
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
+from pipeline.errors import StageError
 from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
 from pipeline.graph import Work
 from pipeline.registry import (
@@ -22,7 +24,7 @@ from pipeline.registry import (
     register,
 )
 from pipeline.stages.data import FACTS, load_valid
-from pipeline.stages.evaluate import SCORES, VALID_LL
+from pipeline.stages.evaluate import PROTOCOL, SCORES, VALID_LL
 from pipeline.stages.sweep import logged_winner
 from tuning.provenance import provenance
 from tuning.tracking import tracking_uri
@@ -36,12 +38,13 @@ def run(work: Work) -> None:
     Raises:
         ArtifactError: if the champion in the registry was altered.
         DatasetError: if the images are no longer those of the sweep.
-        StageError: if MLflow has not the winner's run.
+        StageError: if MLflow has not the winner's run, or `evaluate` had another protocol.
         TrackingError: if MLflow does not answer.
     """
     uri, model = tracking_uri(), work.config.promote.model
     winner = logged_winner(work, stage="promote")
     scores = json.loads((work.inputs["evaluate"] / SCORES).read_text())
+    _require_same_protocol(work, scores)
     champion = current_champion(uri, model)
     if champion is not None:
         download(uri, champion, work.out / ARTIFACT)
@@ -81,6 +84,24 @@ def is_settled(folder: Path) -> bool:
         promotion["version"],
         manifest_sha256=sha256(folder / ARTIFACT / MANIFEST),
     )
+
+
+def _require_same_protocol(work: Work, scores: Mapping[str, float]) -> None:
+    """Refuse to score the champion in another way than the candidate was scored."""
+    cfg = work.config.base.evaluation
+    differing = [
+        f"evaluation.{name}={scores.get(name, 'unknown')} and not {getattr(cfg, name)}"
+        for name in PROTOCOL
+        if scores.get(name) != getattr(cfg, name)
+    ]
+    if differing:
+        raise StageError(
+            f"the winner was scored with {', '.join(differing)}, as the champion would be: score "
+            f"it anew by `gan run --from evaluate` with the settings of now, or leave them as "
+            f"they were",
+            stage="promote",
+            input="evaluate",
+        )
 
 
 def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:

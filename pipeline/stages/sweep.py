@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from gan.checkpoint import Checkpoint, load_checkpoint, load_newest
 from gan.config import PipelineConfig, digest
 from gan.errors import CheckpointError
+from gan.objectives import OBJECTIVES, Objective
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
 from pipeline.graph import Work
 from pipeline.registry import has_run
 from pipeline.stages.data import FACTS
-from tuning.ledger import Ledger, identity, trial_run
+from tuning.ledger import Ledger, best_report, identity, trial_run
 from tuning.results import best_trial, look_up_runs, results_table
 from tuning.sweep import TrialNews, Watcher, run_sweep
 from tuning.tracking import tracking_uri
@@ -32,7 +33,7 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
     """The stage, telling `watcher` of every report.
 
     Args:
-        watcher: see `tuning.sweep.run_sweep`; also told of trials that ended in an earlier run.
+        watcher: see `tuning.sweep.run_sweep`; first told of the trials of an earlier run.
         resume: name of the sweep that must be gone on with; None: whichever has these settings.
     """
 
@@ -57,7 +58,9 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
         best = best_trial(ledger.results())
         if best is not None and best.run_id:
             _require_run(best.run_id, ledger.name, workspace=work.workspace, stage="sweep")
-        _announce(ledger, watcher)
+        _announce(ledger, watcher, OBJECTIVES[work.config.sweep.objective])
+        # A kill or a lost connection leaves no time to say it.
+        logger.info("sweep %s: `gan sweep --resume %s` goes on after any stop", *[folder.name] * 2)
         parent_run_id = run_sweep(work.config, folder, watcher=watcher)
         look_up_runs(ledger, tracking_uri(), parent_run_id)
         _log_outcome(ledger)
@@ -66,10 +69,14 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
     return run
 
 
-def is_settled(folder: Path) -> bool:
-    """Whether every trial has ended by its own doing: one that was lost is tried again."""
+def is_settled(folder: Path, *, time_budget_seconds: float | None) -> bool:
+    """Whether the sweep is over: one that lost a trial, or now has more time, goes on."""
     trials = json.loads((folder / TRIALS).read_text())
-    return all(trial["status"] != "failed" or trial["is_final"] for trial in trials)
+    if any(trial["status"] == "failed" and not trial["is_final"] for trial in trials):
+        return False
+    name = json.loads((folder / "winner.json").read_text())["sweep"]
+    spent = Ledger(folder.parent / "sweeps" / name).spent_seconds()
+    return spent is None or (time_budget_seconds is not None and time_budget_seconds <= spent)
 
 
 def logged_winner(work: Work, *, stage: str) -> dict[str, Any]:
@@ -95,16 +102,19 @@ def _require_run(run_id: str, sweep: str, *, workspace: Path, stage: str) -> Non
         )
 
 
-def _announce(ledger: Ledger, watcher: Watcher | None) -> None:
-    """Tell of what an earlier run of the sweep has left."""
+def _announce(ledger: Ledger, watcher: Watcher | None, objective: Objective) -> None:
+    """Tell of what an earlier run of the sweep has left: of each trial its step and best score."""
     for index in ledger.proposals():
-        result = ledger.result(index)
+        result, history = ledger.result(index), ledger.history(index)
         if result is None:
             # Its warnings of damaged checkpoints are seen here; a worker's are not.
             load_newest(ledger.trial_folder(index) / "checkpoints")
-        elif watcher is not None and (result.status != "failed" or result.is_final):
-            report = (result.best or {}) | {"step": result.step}
-            watcher(TrialNews(trial=index, report=report, has_ended=True))
+        has_ended = result is not None and not result.is_reopened
+        if watcher is not None and (has_ended or history):
+            report = {"step": history[-1]["step"] if history else 0}
+            if best := best_report(history, objective):
+                report[objective.metric] = best[objective.metric]
+            watcher(TrialNews(trial=index, report=report, has_ended=has_ended))
 
 
 def _log_outcome(ledger: Ledger) -> None:

@@ -1,11 +1,11 @@
-"""Peak memory of one MNIST trial in a Ray worker.
+"""Peak memory of an MNIST trial in a Ray worker.
 
     python -m tests.benchmarks.bench_memory
 
-The first trial of each MNIST preset runs as `gan sweep` would run it: nets, data, scores of the
-preset's own number of samples, checkpoints, its MLflow run; only its steps are cut to two
-scorings.  Read is the worker's highest resident memory (`ru_maxrss`), which counts torch's
-libraries and every page that it shares with other workers in full.
+Four trials of each MNIST preset run one after the other in one worker, as `gan sweep` would run
+them: nets, data, scores of the preset's own number of samples, checkpoints, MLflow runs; only
+their steps are cut to two scorings.  Read is the worker's highest resident memory (`ru_maxrss`),
+which counts torch's libraries and every page that it shares with other workers in full.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tuning.sweep import run_sweep
 
 PRESETS = ("quick", "mnist")
 SETTINGS = (
-    "sweep.n_trials=1",
+    "sweep.n_trials=4",
     "sweep.scheduler=fifo",
     "train.n_steps=200",
     "train.report_every=100",
@@ -33,11 +33,11 @@ real_trainable = tuning.trainable.trainable
 
 
 def measured_trial(config: dict[str, Any]) -> None:
-    """What Ray calls: the real thing, and a file that tells what it took."""
-    libraries = _peak_mb()
+    """What Ray calls: the real thing, and a line in a file that tells what it took."""
+    before = _peak_mb()
     real_trainable(config)
-    taken = {"libraries": libraries, "peak": _peak_mb()}
-    Path(config["spec"]["ledger"], "memory.json").write_text(json.dumps(taken))
+    with Path(config["spec"]["ledger"], "memory.jsonl").open("a") as file:
+        file.write(json.dumps({"before": before, "peak": _peak_mb()}) + "\n")
 
 
 def _peak_mb() -> float:
@@ -51,10 +51,12 @@ def main() -> None:
         for preset in PRESETS:
             ledger = Path(preset)
             run_sweep(resolve(preset, SETTINGS), ledger)
-            taken = json.loads((ledger / "memory.json").read_text())
+            lines = (ledger / "memory.jsonl").read_text().splitlines()
+            trials = [json.loads(line) for line in lines]
             print(
-                f"{preset}: {taken['peak']:,.0f} MB at the highest, of which "
-                f"{taken['libraries']:,.0f} MB before the trial (Ray, torch)"
+                f"{preset}: {trials[0]['before']:,.0f} MB before the first trial (Ray, torch), "
+                f"at the highest {trials[0]['peak']:,.0f} MB in the first and "
+                f"{trials[-1]['peak']:,.0f} MB up to the last of {len(trials)}"
             )
 
 

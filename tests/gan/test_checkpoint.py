@@ -258,8 +258,18 @@ def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path):
 )
 def test_pruning_keeps_the_newest_and_the_best(tmp_path, keep, also, left):
     save(tmp_path, 1, 2, 3, 4, 5)
-    prune_checkpoints(tmp_path, keep=keep, also=also)
+    prune_checkpoints(tmp_path, step=5, keep=keep, also=also)
     assert steps_in(tmp_path) == left
+
+
+def test_pruning_keeps_what_was_just_written_and_not_the_damaged_that_were_passed_over(tmp_path):
+    _, _, damaged = save(tmp_path, 50, 100, 200)
+    flip_a_byte(damaged)
+    assert load_newest(tmp_path).step == 100
+    save(tmp_path, 150)
+    prune_checkpoints(tmp_path, step=150, keep=1, also=[100])
+    assert steps_in(tmp_path) == [100, 150]
+    assert load_newest(tmp_path).step == 150
 
 
 def test_pruning_removes_what_a_killed_process_left_half_written(tmp_path):
@@ -267,5 +277,5 @@ def test_pruning_removes_what_a_killed_process_left_half_written(tmp_path):
     scratch = tmp_path / ".step_00000002.0a1b2c3d"
     scratch.mkdir()
     (scratch / TENSORS).write_bytes(b"half")
-    prune_checkpoints(tmp_path, keep=2)
+    prune_checkpoints(tmp_path, step=1, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]

@@ -48,6 +48,16 @@ def test_learning_rate_decays_geometrically_down_to_its_floor(t):
     assert_allclose(optimiser.learning_rate, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("floor", [0.0, 1e-6])
+@pytest.mark.parametrize("t", [71_000, 71_400, 10**6])
+def test_learning_rate_decays_on_where_its_divisor_is_too_large_for_a_float(t, floor):
+    cfg = TrainConfig(learning_rate=0.1, decay_per_step=1.01, min_learning_rate=floor)
+    optimiser, _ = descent(cfg)
+    optimiser.n_updates = t  # 1.01^t overflows from 71,333 on
+    expected = max(floor, 0.1 * np.exp(-t * np.log(1.01)))
+    assert_allclose(optimiser.learning_rate, expected, rtol=1e-9, atol=1e-308)
+
+
 def test_floor_is_reached_after_5756_epochs():
     optimiser, _ = descent()
     optimiser.n_updates = 500 * 5_756

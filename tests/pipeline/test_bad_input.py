@@ -214,6 +214,16 @@ def test_data_set_that_cannot_be_is_named(gan, here, assignment, message):
     assert files(here) == before
 
 
+@pytest.mark.parametrize("test_path", ["test.npz", "null"])
+def test_missing_training_images_are_told_before_missing_test_images(gan, here, test_path):
+    before = files(here)
+    settings = [f"data.dataset={here}/nowhere.npz", f"data.test_path={test_path}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    message = r"data\.dataset must be .*/nowhere\.npz': no such file"
+    refused(gan, ["run", "tiny.yaml", *words], status=1, message=message)
+    assert files(here) == before
+
+
 @pytest.mark.parametrize("value", ["nowhere.npz", "null", "."])
 def test_missing_test_images_are_told_before_the_sweep_and_not_after_it(gan, here, value):
     before = files(here)
@@ -313,7 +323,6 @@ def test_port_that_may_not_be_used_is_told_with_the_reason(gan, here, monkeypatc
     ("arguments", "message"),
     [
         ("sample . -o a.png", r"\. is not an artifact: it has no manifest\.json"),
-        ("sample . -o a.gif", r"a\.gif must end in one of \.png, \.npy, \.npz"),
         (
             "sample . -o nowhere/a.png",
             r"nowhere/a\.png could not be .*: there is no folder nowhere",
@@ -342,13 +351,26 @@ def test_model_that_is_not_there_is_named(gan, mlflow_store, tmp_path, arguments
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db"}
 
 
+@pytest.mark.parametrize("command", ["fetch x dest", "sample x@best -o a.png"])
+def test_store_that_is_not_there_is_not_made_by_reading(gan, here, command):
+    before = files(here)
+    message = rf"there is no version of 'x': there is no store at sqlite:///{here}/mlflow\.db"
+    refused(gan, command.split(), status=1, message=message)
+    assert files(here) == before
+
+
+@pytest.mark.parametrize("output", ["a.txt", "a"])
+def test_kind_of_file_that_samples_are_not_written_to_is_a_usage_error(gan, here, output):
+    message = rf"{output} must end in one of \.png, \.npy, \.npz"
+    refused(gan, ["sample", ".", "-o", output], status=2, message=message)
+
+
 @pytest.mark.mlflow
 @pytest.mark.parametrize("command", ["fetch x dest", "sample x -o a.png", "train tiny.yaml"])
 @pytest.mark.parametrize(
     "uri_and_reason",
     [
         ("http://127.0.0.1:9", "Connection refused"),
-        ("sqlite:///{here}/tiny.yaml/mlflow.db", "File exists"),
         ("sqlite:///{here}/tiny.yaml", "file is not a database"),
         ("nonsense://x", "unsupported URI"),
     ],
@@ -413,7 +435,9 @@ def test_interrupted_training_goes_on_by_the_command_that_it_tells(gan, store, m
     answer = train_until(gan, monkeypatch, 50)
     assert (answer.status, answer.out) == (1, "")
     (line,) = answer.err.splitlines()
-    assert line == "error: training was stopped; `gan train tiny.yaml` goes on from there"
+    assert line == (
+        "error: stopped; what was finished stays, and `gan train tiny.yaml` goes on from there"
+    )
     newest = max(checkpoints_of(store))
     assert newest >= 40
     assert steps_of_rest(gan, monkeypatch) == list(range(newest, 61, 10))

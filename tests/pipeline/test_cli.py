@@ -158,9 +158,9 @@ def test_stages_of_the_command_are_those_of_the_pipeline(here):
             ["error: promotion refused: c: too weak"],
         ),
         (
-            SweepInterrupted("the sweep was stopped"),
+            SweepInterrupted("the sweep was stopped: go on with it by `gan sweep --resume x`"),
             1,
-            ["error: the sweep was stopped; `gan score 'my samples.npy'` goes on from there"],
+            ["error: stopped; what was finished stays, and `gan score 'my samples.npy'` goes on "],
         ),
         (OSError(28, "No space left on device", "/x/y"), 1, ["error: /x/y: No space left on de"]),
         (OSError("odd"), 1, ["error: odd"]),
@@ -207,7 +207,7 @@ def test_interrupt_outside_the_sweep_tells_how_to_go_on(gan, here, monkeypatch):
     answer = gan("run", "tiny.yaml", "--set", "train.n_steps=7")
     assert answer.status == 1
     assert answer.err == (
-        "error: stopped; what was finished stays; "
+        "error: stopped; what was finished stays, and "
         "`gan run tiny.yaml --set train.n_steps=7` goes on from there\n"
     )
     assert list((here / "runs" / "tiny").iterdir()) == []

@@ -7,6 +7,7 @@ What the stages after the sweep do when images, store or champion change is test
 that trains nothing.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,9 +20,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from gan.saved_generator import SavedGenerator, empty_generator, load_generator, save_generator
+from gan.checkpoint import load_checkpoint
+from gan.saved_generator import (
+    SavedGenerator,
+    empty_generator,
+    generator_from_state,
+    load_generator,
+    save_generator,
+)
 from pipeline import main_line
 from pipeline.artifacts import verify
 from pipeline.progress import SweepTally
@@ -29,12 +38,15 @@ from pipeline.registry import current_champion
 from pipeline.settings import resolve
 from tests.pipeline.commands import gan_process, spawn
 from tests.pipeline.tiny_run import bright_squares, write_images, write_settings
+from tuning import trial as trial_module
+from tuning.ledger import Ledger
 
 STAGES = ("data", "sweep", "evaluate", "promote", "report")
 
 STDERR = (
     r"(data|sweep|evaluate|promote|report) +(done in \d+:\d\d|unchanged) +runs/\S+",
     r"trial \d step \d+ parzen_ll_valid -?\d+\.\d; \d/2 trials  best .*",
+    r"sweep (tiny-[0-9a-f]{8}): `gan sweep --resume \1` goes on after any stop",
     r"tiny-[0-9a-f]{8}: 2 trials, 2 finished",
     r"(sweep|trial|run_id|parzen_\w+)  +\S.*",
     r"(outcome|model|version|reason|generator|samples|report)  +\S.*",
@@ -289,7 +301,9 @@ def test_ctrl_c_stops_the_sweep_and_tells_the_command_that_goes_on(tmp_path):
     sets = ("train.n_steps=3000", "train.report_every=50", "evaluation.score_every=500")
     words = [word for assignment in sets for word in ("--set", assignment)]
     process = spawn("run", "tiny.yaml", *words, cwd=tmp_path)
+    told = ""
     for line in process.stderr:
+        told += line
         if line.startswith("trial "):
             break
     asked_at = time.monotonic()
@@ -298,19 +312,19 @@ def test_ctrl_c_stops_the_sweep_and_tells_the_command_that_goes_on(tmp_path):
     assert time.monotonic() - asked_at < 30
     assert (process.returncode, out) == (1, "")
     found = re.fullmatch(
-        r"(?s).*error: the sweep was stopped: go on with it by `gan (.*?)`; `gan (.*?)` goes on "
-        r"from there\n",
+        r"(?s).*error: stopped; what was finished stays, and `gan ([^`]*)` goes on from there\n",
         err,
     )
-    assert found[2].split() == ["run", "tiny.yaml", *words]
+    assert found[1].split() == ["run", "tiny.yaml", *words]
+    resume = re.search(r"`gan (sweep --resume \S+)` goes on after any stop", told)
     assert not (tmp_path / "runs" / "tiny" / "sweep").exists()
 
-    answer = gan_process(*found[1].split(), "--json", cwd=tmp_path)
+    answer = gan_process(*resume[1].split(), "--json", cwd=tmp_path)
     assert answer.status == 0, answer.err
     trials = json.loads((tmp_path / "runs" / "tiny" / "sweep" / "trials.json").read_text())
     for trial in trials:
         assert [report["step"] for report in trial["history"]] == list(range(50, 3001, 50))
-    answer = gan_process(*found[2].split(), cwd=tmp_path)
+    answer = gan_process(*found[1].split(), cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert stages_of(answer) == only("data", "evaluate", "promote", "report")
 
@@ -338,6 +352,7 @@ class Winner:
 
     Attributes:
         brightness: as a logit.
+        best: its best report.
         client: of the store, in which each sweep makes a run.
     """
 
@@ -345,18 +360,21 @@ class Winner:
         from mlflow import MlflowClient
 
         self.brightness, self.uri = -1.0, uri
+        self.best = {
+            **{"step": 20, "parzen_ll_valid": 5.0, "parzen_ll_valid_se": 1.0, "parzen_sigma": 0.2},
+            **{"frechet_distance_valid": 12.5, "frechet_distance_valid_se": 0.5},
+        }
         self.client = MlflowClient(tracking_uri=uri)
 
     def sweep(self, work):
         found = self.client.get_experiment_by_name("tiny")
         experiment = found.experiment_id if found else self.client.create_experiment("tiny")
         run_id = self.client.create_run(experiment).info.run_id
-        best = {"step": 20, "parzen_ll_valid": 5.0, "parzen_ll_valid_se": 1.0, "parzen_sigma": 0.2}
-        fields = {"trial": 0, "run_id": run_id, "step": 20, "best": best}
+        fields = {"trial": 0, "run_id": run_id, "step": 20, "best": self.best}
         winner = fields | {"sweep": "tiny-0123abcd", "parent_run_id": run_id}
         trial = fields | {
             **{"status": "finished", "cause": None, "is_final": True, "overrides": {}},
-            **{"seed": 0, "elapsed_seconds": 1.0, "history": [best | {"d_loss": 1.0}]},
+            **{"seed": 0, "elapsed_seconds": 1.0, "history": [self.best | {"d_loss": 1.0}]},
         }
         (work.out / "winner.json").write_text(json.dumps(winner))
         (work.out / "trials.json").write_text(json.dumps([trial]))
@@ -389,6 +407,38 @@ def test_refused_promotion_is_status_3_and_its_reason_and_the_champion_stays(gan
     assert current_champion(winner.uri, "tiny-generator") == champion
     winner.brightness = -1.0
     assert gan("run", "tiny.yaml", "--from", "sweep").status == 0
+
+
+@pytest.mark.mlflow
+@pytest.mark.parametrize(
+    ("name", "values"), [("n_samples", (200, 300)), ("n_sigma_images", (50, 20))]
+)
+def test_champion_is_not_compared_by_another_protocol(gan, here, winner, name, values):
+    was, now = values
+    assert gan("run", "tiny.yaml").status == 0
+    champion = current_champion(winner.uri, "tiny-generator")
+    winner.brightness = -1.5
+    assert gan("run", "tiny.yaml", "--from", "sweep", "--to", "evaluate").status == 0
+    answer = gan("promote", "tiny.yaml", "--set", f"evaluation.{name}={now}")
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err.splitlines()[-1] == (
+        f"error: promote: evaluate: the winner was scored with evaluation.{name}={was} and not "
+        f"{now}, as the champion would be: score it anew by `gan run --from evaluate` with the "
+        f"settings of now, or leave them as they were"
+    )
+    assert current_champion(winner.uri, "tiny-generator") == champion
+    for alike in ("chunk=7", "keep_checkpoints=1"):
+        assert gan("promote", "tiny.yaml", "--set", f"evaluation.{alike}").status in (0, 3)
+
+
+@pytest.mark.mlflow
+@pytest.mark.parametrize("objective", ["parzen_ll_valid", "frechet_distance_valid"])
+def test_sweep_tells_the_score_that_decided(gan, here, winner, objective):
+    assignment = f"sweep.objective={objective}"
+    answer = gan("run", "tiny.yaml", "--to", "sweep", "--set", assignment, "--json")
+    result = json.loads(answer.out)
+    told = {name: value for name, value in result.items() if name.endswith("_valid")}
+    assert told == {objective: {"parzen_ll_valid": 5.0}.get(objective, 12.5)}
 
 
 @pytest.mark.mlflow
@@ -560,3 +610,51 @@ def test_interrupted_training_ends_as_one_that_was_not(gan, here, mlflow_store, 
     ]
     assert weights[0] == weights[1]
     assert whole_run["parzen_ll_valid"] == resumed["parzen_ll_valid"]
+
+
+@pytest.mark.mlflow
+@pytest.mark.usefixtures("mlflow_store")
+@pytest.mark.parametrize(
+    ("objective", "best"), [("frechet_distance_valid", 40), ("parzen_ll_valid", 20)]
+)
+def test_train_keeps_the_generator_that_is_best_by_the_objective(
+    gan, here, monkeypatch, objective, best
+):
+    distances, parzen = iter([70.0, 30.0, 50.0]), iter([-1.0, -2.0, -3.0])
+    score = trial_module.score_samples
+
+    def lower_and_lower(*args, **settings):
+        scored = score(*args, **settings)
+        likelihood = torch.full_like(scored.log_likelihood, next(parzen))
+        return dataclasses.replace(scored, log_likelihood=likelihood)
+
+    def distance(trial, samples):
+        return {"frechet_distance_valid": next(distances), "frechet_distance_valid_se": 0.5}
+
+    monkeypatch.setattr(trial_module, "score_samples", lower_and_lower)
+    monkeypatch.setattr(trial_module._Trial, "_feature_scores", distance)
+    answer = gan("train", "tiny.yaml", "--set", f"sweep.objective={objective}", "--json")
+    result = json.loads(answer.out)
+    assert (result["best_step"], result[objective]) == (best, {40: 30.0, 20: -1.0}[best])
+    (folder,) = (here / "runs" / "tiny" / "runs").iterdir()
+    tensors = load_checkpoint(Ledger(folder).checkpoint_path(0, step=best)).tensors
+    cfg = resolve("tiny.yaml").base
+    pictures = [
+        saved.sampler().sample(2, seed=0)
+        for saved in (
+            load_generator(Path(result["generator"])),
+            generator_from_state(tensors, cfg, image_shape=(1, 8, 8)),
+        )
+    ]
+    assert torch.equal(*pictures)
+
+
+@pytest.mark.mlflow
+def test_training_by_another_objective_is_another_training(gan, here, mlflow_store, monkeypatch):
+    scores = {"frechet_distance_valid": 5.0, "frechet_distance_valid_se": 0.5}
+    monkeypatch.setattr(trial_module._Trial, "_feature_scores", lambda trial, samples: scores)
+    results = [
+        json.loads(gan("train", "tiny.yaml", "--set", f"sweep.objective={name}", "--json").out)
+        for name in ("parzen_ll_valid", "frechet_distance_valid")
+    ]
+    assert results[0]["generator"] != results[1]["generator"]

@@ -9,9 +9,12 @@ import pytest
 from numpy.testing import assert_allclose
 from rich.console import Console
 
+from gan.objectives import OBJECTIVES
 from pipeline import progress
 from pipeline.progress import SweepTally, display
 from tuning.sweep import TrialNews
+
+PARZEN, DISTANCE = OBJECTIVES["parzen_ll_valid"], OBJECTIVES["frechet_distance_valid"]
 
 
 @pytest.fixture
@@ -22,15 +25,15 @@ def clock(monkeypatch):
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
-def news(trial, step, *, score=None, rate=1000.0, has_ended=False):
+def news(trial, step, *, score=None, rate=1000.0, has_ended=False, objective=PARZEN):
     report = {"step": step, "images_per_second": rate}
     if score is not None:
-        report["parzen_ll_valid"] = score
+        report[objective.metric] = score
     return TrialNews(trial=trial, report=report, has_ended=has_ended)
 
 
-def tally_of(*reports, n_trials=4, n_steps=100):
-    tally = SweepTally(n_trials=n_trials, n_steps=n_steps)
+def tally_of(*reports, n_trials=4, n_steps=100, objective=PARZEN):
+    tally = SweepTally(n_trials=n_trials, n_steps=n_steps, objective=objective)
     for report in reports:
         tally.take(report)
     return tally
@@ -47,6 +50,13 @@ def test_best_score_is_the_largest_of_all_trials_and_reports():
         news(0, 10, score=-5.0), news(1, 10, score=3.0), news(0, 20, score=2.0), news(1, 20)
     )
     assert "best 3.0 (trial 1)" in tally.line()
+
+
+def test_best_distance_is_the_smallest_of_all_trials_and_reports():
+    scores = [(0, 10, 1234.5), (1, 10, 0.01234), (0, 20, 7.0)]
+    reports = [news(t, step, score=score, objective=DISTANCE) for t, step, score in scores]
+    assert "best 0.01234 (trial 1)" in tally_of(*reports, objective=DISTANCE).line()
+    assert "best" not in tally_of(*reports, objective=PARZEN).line()
 
 
 def test_rate_is_that_of_the_trials_that_go_on():
@@ -91,6 +101,39 @@ def test_steps_of_an_earlier_process_are_done_but_no_part_of_the_pace(clock):
     tally.take(news(1, 90))
     assert_allclose(tally.seconds_left, 5.0, rtol=1e-12, atol=0)
     assert tally.line().startswith("1/2 trials  best 7.0 (trial 0)")
+
+
+def earlier(trial, step, score):
+    """What is told of a trial that goes on from what an earlier process left."""
+    return TrialNews(trial=trial, report={"step": step, PARZEN.metric: score})
+
+
+def test_best_of_an_earlier_process_counts_and_its_time_does_not(clock):
+    tally = tally_of(earlier(0, 80, 7.0), n_trials=1)
+    assert tally.line() == "step 80/100  best 7.0"
+    clock(60.0)  # for workers to start
+    tally.take(news(0, 80, score=3.0))
+    clock(5.0)
+    tally.take(news(0, 90))
+    assert_allclose(tally.seconds_left, 5.0, rtol=1e-12, atol=0)
+    assert "best 7.0" in tally.line()
+
+
+def test_pace_counts_from_where_a_lost_trial_goes_on(clock):
+    tally = tally_of(earlier(0, 80, 7.0), news(0, 40), n_trials=1)
+    clock(5.0)
+    tally.take(news(0, 50))
+    assert_allclose(tally.seconds_left, 25.0, rtol=1e-12, atol=0)
+
+
+def test_report_of_an_earlier_process_is_no_line_of_its_own(caplog):
+    caplog.set_level(logging.INFO)
+    with display(console(is_terminal=False)) as shown:
+        watch = shown.watcher(SweepTally(n_trials=2, n_steps=100, objective=PARZEN))
+        watch(earlier(0, 40, 7.0))
+        watch(news(0, 60, score=3.0))
+    (line,) = caplog.messages
+    assert line.startswith("trial 0 step 60 parzen_ll_valid 3.0; 0/2 trials  best 7.0 (trial 0)")
 
 
 def test_trial_that_falls_back_leaves_the_estimate_open(clock):
@@ -149,7 +192,7 @@ def test_terminal_shows_one_live_line_that_is_gone_at_the_end(caplog):
     screen = console(is_terminal=True)
     with display(screen) as shown:
         shown.begin("sweep")
-        watch = shown.watcher(SweepTally(n_trials=2, n_steps=100))
+        watch = shown.watcher(SweepTally(n_trials=2, n_steps=100, objective=PARZEN))
         watch(news(0, 50, score=12.5))
         shown._live.refresh()
         assert "0/2 trials  best 12.5 (trial 0)  1,000 images/s" in screen.file.getvalue()
@@ -164,7 +207,7 @@ def test_live_line_never_wraps(width):
     screen = console(width, is_terminal=True)
     with display(screen) as shown:
         shown.begin("sweep")
-        watch = shown.watcher(SweepTally(n_trials=100, n_steps=1000))
+        watch = shown.watcher(SweepTally(n_trials=100, n_steps=1000, objective=PARZEN))
         for trial, step in itertools.product(range(60), (1, 2)):
             watch(news(trial, step, score=-1234.5, rate=9e5))
         shown._live.refresh()
@@ -179,7 +222,7 @@ def test_elsewhere_each_score_is_one_line_and_nothing_else(caplog, clock):
     stream = console(is_terminal=False)
     with display(stream) as shown:
         shown.begin("sweep")
-        watch = shown.watcher(SweepTally(n_trials=2, n_steps=100))
+        watch = shown.watcher(SweepTally(n_trials=2, n_steps=100, objective=PARZEN))
         watch(news(0, 10))
         clock(4.0)
         watch(news(0, 20, score=12.5))
@@ -191,6 +234,21 @@ def test_elsewhere_each_score_is_one_line_and_nothing_else(caplog, clock):
         "0/2 trials  best 12.5 (trial 0)  1,000 images/s  <=1:12 left"
     ]
     assert stream.file.getvalue() == "sweep     done in 0:04  [bold]/" + "x" * 100 + "\n"
+
+
+def test_line_of_a_report_names_the_objective(caplog, clock):
+    caplog.set_level(logging.INFO)
+    with display(console(is_terminal=False)) as shown:
+        watch = shown.watcher(SweepTally(n_trials=2, n_steps=100, objective=DISTANCE))
+        watch(news(0, 10, score=33.333, objective=DISTANCE))
+        watch(news(1, 10, score=44.444, objective=DISTANCE))
+        watch(news(1, 20, score=55.555))
+    assert caplog.messages == [
+        "trial 0 step 10 frechet_distance_valid 33.33; "
+        "0/2 trials  best 33.33 (trial 0)  1,000 images/s",
+        "trial 1 step 10 frechet_distance_valid 44.44; "
+        "0/2 trials  best 33.33 (trial 0)  2,000 images/s",
+    ]
 
 
 def test_stage_that_is_skipped_says_so():
@@ -215,7 +273,7 @@ def test_live_line_is_gone_after_an_error():
 
 
 def test_news_after_the_stage_is_over_is_counted_and_not_shown():
-    tally = SweepTally(n_trials=2, n_steps=100)
+    tally = SweepTally(n_trials=2, n_steps=100, objective=PARZEN)
     with display(console(is_terminal=True)) as shown:
         shown.watcher(tally)(news(0, 10))
     assert tally.steps == {0: 10}

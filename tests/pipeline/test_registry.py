@@ -314,6 +314,10 @@ def test_database_that_is_gone_has_nothing_and_is_not_made_by_asking(store, tmp_
     uri = f"sqlite:///{tmp_path}/100%25/mlflow.db"
     assert not is_registered(uri, "tiny", "1", manifest_sha256="0" * 64)
     assert not has_run(uri, store.run_id)
+    with pytest.raises(
+        ArtifactNotFound, match=f"^there is no version of 'tiny': there is no st.* {uri}$"
+    ):
+        find_version(uri, "tiny@old")
     assert list(folder.iterdir()) == []
     shutil.copyfile(tmp_path / "mlflow.db", folder / "mlflow.db")
     assert has_run(uri, store.run_id)

@@ -26,6 +26,7 @@ from pipeline.report_figures import (
     setting_text,
 )
 from pipeline.report_page import render_report, varied_settings
+from tests.pipeline.chromium import CHROMIUM, QUIET
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
 CONFIG = load_config(
@@ -147,6 +148,30 @@ TRIALS = [
 WITHOUT_FIGURES = [a_trial(2, 171.3, history=[], overrides={})]
 
 
+DISTANCE = "frechet_distance_valid"
+BY_DISTANCE = to_dict(CONFIG) | {"sweep": to_dict(CONFIG)["sweep"] | {"objective": DISTANCE}}
+
+
+def a_blurring_trial(number, distance, parzen, **fields):
+    """A trial whose distance shrinks to `distance` while its Parzen score grows to `parzen`."""
+    trial = a_trial(number, parzen, **fields)
+    for report in trial["history"]:
+        if "parzen_ll_valid" in report:
+            longer = trial["step"] / report["step"]
+            report |= {DISTANCE: distance * longer, f"{DISTANCE}_se": 0.25}
+    trial["best"] |= {DISTANCE: distance, f"{DISTANCE}_se": 0.25}
+    return trial
+
+
+BLURRING = [
+    a_blurring_trial(0, 90.0, 320.0),
+    a_blurring_trial(1, 30.0, 120.0, status="stopped", n_steps=200),
+    a_blurring_trial(2, 5.0, 171.3),
+    a_trial(3, None, status="failed", n_steps=50, cause="losses must be finite, got nan"),
+]
+"""The better the Parzen score of the finished ones, the worse their distance."""
+
+
 def page(**changes):
     arguments = {
         "name": "tiny-sweep",
@@ -219,6 +244,11 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def full():
     return page()
+
+
+@pytest.fixture(scope="module")
+def by_distance():
+    return page(config=BY_DISTANCE, trials=BLURRING)
 
 
 # What the page claims
@@ -298,6 +328,109 @@ def test_trials_are_ranked_by_score_and_those_without_one_come_last(full):
         "○ stopped early",
         "× failedlosses must be finite, got nan",
     ]
+
+
+def ranked(report):
+    """The cells of the table of trials."""
+    start = next(i for i, (cells, _) in enumerate(report.rows) if cells and cells[0] == "Rank")
+    return [[" ".join(c.split()) for c in cells] for cells, _ in report.rows[start : start + 5]]
+
+
+def test_trials_of_a_sweep_by_distance_are_ranked_from_the_smallest_on(by_distance):
+    assert [row[:5] for row in ranked(by_distance)] == [
+        [
+            "Rank",
+            "Trial",
+            "Best scoreFréchet distance",
+            "At step",
+            "Parzen log-likelihoodat that step, nats",
+        ],
+        ["1", "2 ◆ winner", "5.00 ± 0.25", "400", "171.3 ± 2.0"],
+        ["2", "1", "30.00 ± 0.25", "200", "120.0 ± 2.0"],
+        ["3", "0", "90.00 ± 0.25", "400", "320.0 ± 2.0"],
+        ["–", "3", "–", "–", "–"],
+    ]
+
+
+def test_distance_stands_beside_the_parzen_score_that_decided():
+    report = page(trials=BLURRING, best_trial=0)
+    assert [row[:5] for row in ranked(report)[:2]] == [
+        [
+            "Rank",
+            "Trial",
+            "Best scoreParzen log-likelihood, nats",
+            "At step",
+            "Fréchet distanceat that step",
+        ],
+        ["1", "0 ◆ winner", "320.0 ± 2.0", "400", "90.00 ± 0.25"],
+    ]
+
+
+def test_words_about_a_distance_say_that_smaller_is_better(by_distance, full):
+    claims = {
+        "Trial 2 was chosen by Fréchet distance on the validation split, 5.00 ± 0.25 at step 400; "
+        "smaller is better.": None,
+        "Fréchet distance ± standard error, smaller is better; on the images that chose": None,
+        "an upper bound on what its settings can do": "a lower bound on what its settings can do",
+        "On the upper edge: no score, or one above the axis.": "On the lower edge: no score, or "
+        "one below the axis.",
+        "best Fréchet distance on the validation split (smaller is better)": "best Parzen "
+        "log-likelihood on the validation split (larger is better)",
+        "What the Parzen score cannot tell": "What this score cannot tell",
+    }
+    for of_distance, of_parzen in claims.items():
+        assert of_distance in by_distance.text
+        assert of_distance not in full.text
+        assert of_parzen is None or of_parzen in full.text
+        assert of_parzen is None or of_parzen not in by_distance.text
+
+
+def test_decisive_score_of_fresh_samples_is_shown_where_they_were_scored(by_distance):
+    fresh = {DISTANCE: 6.5, f"{DISTANCE}_se": 0.125}
+    report = page(config=BY_DISTANCE, trials=BLURRING, scores=SCORES | fresh)
+    assert "Validation score 6.50 ± 0.12" in report.text
+    assert "Validation score 5.00 ± 0.25" in by_distance.text
+
+
+def test_winner_by_distance_that_was_not_evaluated_is_told():
+    report = page(config=BY_DISTANCE, trials=BLURRING, scores=None, promotion=None)
+    assert "Trial 2 has the best Fréchet distance of the sweep" in report.text
+    assert "5.00 ± 0.25 at step 400; smaller is better. It has not been evaluated" in report.text
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+# Of playwright's own threads, when it is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("shown", ["full", "by_distance"])
+def test_table_of_trials_fits_a_window_of_1200_pixels(shown, request, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    file = tmp_path / "report.html"
+    file.write_text(request.getfixturevalue(shown).source)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        window = browser.new_page(viewport={"width": 1200, "height": 900})
+        window.goto(file.as_uri())
+        hidden = window.locator("#trials .scroll").evaluate("e => e.scrollWidth - e.clientWidth")
+        browser.close()
+    assert hidden == 0
+
+
+def test_table_1_stays_that_of_the_parzen_score(by_distance):
+    assert "Beside Table 1 of the paper" in by_distance.headings
+    assert by_distance.cells("Test") == ["Test", "168.1 ± 2.2", "171.2"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(0.0, "123.5"), (0.0321, "123.456 ± 0.032"), (0.56, "123.46 ± 0.56"), (23.0, "123 ± 23")],
+)
+def test_error_of_a_distance_says_how_many_digits_it_has(error, text):
+    trial = a_blurring_trial(2, 123.456, 150.0, history=[], overrides={})
+    trial["best"][f"{DISTANCE}_se"] = error
+    assert page(config=BY_DISTANCE, trials=[trial]).cells("1")[2] == text
 
 
 def test_trial_that_failed_after_it_was_scored_keeps_its_rank():
@@ -502,6 +635,21 @@ def test_samples_must_be_a_png():
 # Figures
 
 
+def limits_of(scores, *, is_larger_better=True, spreads=2, **settings):
+    return score_limits(scores, spreads=spreads, is_larger_better=is_larger_better, **settings)
+
+
+def by_setting(points, *, limits, is_larger_better=True):
+    return score_by_setting(
+        "f",
+        points,
+        xlabel="k",
+        ylabel="score",
+        limits=limits,
+        is_larger_better=is_larger_better,
+    )
+
+
 def marks(svg):
     """Hint -> (x, y) of each mark, in units of the SVG, y downwards."""
     pattern = r'<title>([^<]*)</title>.*?<use href="[^"]*" x="([\d.]+)" y="([\d.]+)"'
@@ -519,22 +667,70 @@ def panel(source, name):
 def test_marks_lie_at_their_scores_and_those_below_the_axis_on_its_edge():
     scores = {"a": 100.0, "b": 150.0, "c": 200.0, "d": -900.0, "e": None}
     points = [Point(name, 1, score, 2.0) for name, score in scores.items()]
-    found = marks(score_by_setting("f", points, xlabel="k", limits=(100.0, 200.0)))
+    found = marks(by_setting(points, limits=(100.0, 200.0)))
     heights = {name: y for name, (_, y) in found.items()}
     assert_allclose(heights["b"], (heights["a"] + heights["c"]) / 2, rtol=1e-6, atol=0)
     assert heights["c"] < heights["b"]
     assert_allclose([heights["d"], heights["e"]], heights["a"], rtol=1e-6, atol=0)
 
 
+def test_distances_above_the_axis_lie_on_its_upper_edge():
+    scores = {"a": 0.0, "b": 5.0, "c": 10.0, "d": 900.0, "e": None}
+    points = [Point(name, 1, score, 0.1) for name, score in scores.items()]
+    found = marks(by_setting(points, limits=(0.0, 10.0), is_larger_better=False))
+    heights = {name: y for name, (_, y) in found.items()}
+    assert heights["c"] < heights["b"] < heights["a"]
+    assert_allclose([heights["d"], heights["e"]], heights["c"], rtol=1e-6, atol=0)
+
+
+def test_curves_of_the_objective_come_first_and_those_of_the_other_score_after_it(by_distance):
+    curves = [heading for heading in by_distance.headings if heading.endswith(", validation")]
+    assert curves == ["Fréchet distance, validation", "Parzen log-likelihood, validation"]
+    report = page(trials=BLURRING, best_trial=0)
+    curves = [heading for heading in report.headings if heading.endswith(", validation")]
+    assert curves == ["Parzen log-likelihood, validation", "Fréchet distance, validation"]
+    assert len(report.all("svg")) == len(by_distance.all("svg")) == 1 + 5 + 3
+    assert {"frechet_distance_valid", "parzen_ll_valid, nats"} <= set(by_distance.words)
+    assert "best Fréchet distance" in by_distance.words
+    assert "best Parzen log-likelihood, nats" in report.words
+
+
+def test_settings_are_compared_by_the_distance_where_it_decides(by_distance):
+    svg, top, bottom = panel(by_distance.source, "setting-train-d_steps")
+    heights = {name: y for name, (_, y) in marks(svg).items()}
+    best, worst = heights["trial 2, 5"], heights["trial 0, 90"]
+    assert top < worst < heights["trial 1, 30"] < best < bottom
+    assert_allclose(heights["trial 3, no score"], top, rtol=0, atol=0.02)
+    (label,) = [
+        attrs["aria-label"]
+        for attrs in by_distance.all("div")
+        if "against train.d_steps" in attrs.get("aria-label", "")
+    ]
+    assert label == "Best Fréchet distance of 4 trials against train.d_steps; the lowest lies at 3"
+
+
+def test_curve_of_a_distance_that_wins_is_neither_cut_off_nor_flattened():
+    others = [a_blurring_trial(i, 5.1, 150.0) for i in (0, 1, 3, 4)]
+    for trial, distance in zip(others, (5.1, 5.1, 5.1, 5000.0), strict=True):
+        for report in trial["history"]:
+            report |= {DISTANCE: distance, f"{DISTANCE}_se": 0.1}
+    source = page(config=BY_DISTANCE, trials=[*others, a_blurring_trial(2, 5.0, 100.0)]).source
+    svg, top, bottom = panel(source, DISTANCE)
+    (path,) = re.findall(r'<title>trial 2</title>\s*<path d="([^"]*)"', svg)
+    heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
+    assert top < heights[0] < heights[-1] < bottom
+    assert heights[-1] - heights[0] > 0.7 * (bottom - top)
+
+
 def test_hints_are_escaped():
-    svg = score_by_setting("f", [Point("a < b", 1, 1.0, 0.1)], xlabel="k", limits=(0.0, 2.0))
+    svg = by_setting([Point("a < b", 1, 1.0, 0.1)], limits=(0.0, 2.0))
     assert "<title>a &lt; b</title>" in svg
 
 
 def test_few_numbers_and_words_get_strips_and_many_numbers_an_axis():
     def places(values):
         points = [Point(str(i), value, 1.0, 0.1) for i, value in enumerate(values)]
-        found = marks(score_by_setting("f", points, xlabel="s", limits=(0.0, 2.0)))
+        found = marks(by_setting(points, limits=(0.0, 2.0)))
         return [found[str(i)][0] for i in range(len(values))]
 
     few = places([1, 100, 2])
@@ -592,13 +788,18 @@ def test_long_curves_are_thinned_and_keep_both_ends(n):
 
 
 def test_collapsed_trials_do_not_flatten_the_others():
-    assert_allclose(
-        score_limits([100.0, 90.0, 80.0], spreads=2), (78.8, 101.2), rtol=1e-12, atol=0
-    )
-    low, high = score_limits([100.0, 90.0, 80.0, 95.0, -700.0], spreads=2)
+    assert_allclose(limits_of([100.0, 90.0, 80.0]), (78.8, 101.2), rtol=1e-12, atol=0)
+    low, high = limits_of([100.0, 90.0, 80.0, 95.0, -700.0])
     assert_allclose((low, high), (78.8, 101.2), rtol=1e-12, atol=0)
-    assert score_limits([100.0, 90.0, -700.0], spreads=2, shown=[-700.0])[0] < -700
-    assert score_limits([5.0], spreads=2) == (4.0, 6.0)
+    assert limits_of([100.0, 90.0, -700.0], shown=[-700.0])[0] < -700
+    assert limits_of([5.0]) == (4.0, 6.0)
+
+
+def test_limits_of_a_distance_are_those_of_a_score_upside_down():
+    scores = [100.0, 90.0, 80.0, 95.0, -700.0]
+    low, high = limits_of([-score for score in scores], is_larger_better=False)
+    assert_allclose((-high, -low), limits_of(scores), rtol=1e-12, atol=0)
+    assert limits_of([1.0, 2.0, 900.0], is_larger_better=False, shown=[900.0])[1] > 900
 
 
 def test_curve_of_the_winner_is_never_cut_off():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan.errors import ConfigError
 from gan.sampling import tile
 from pipeline import sample_files
 from pipeline.errors import ArtifactError, PipelineError
@@ -50,22 +51,30 @@ def test_same_seed_same_bytes_and_another_seed_others(artifact, tmp_path, suffix
 
 
 @pytest.mark.parametrize(
-    ("output", "problem"),
+    ("output", "error", "problem"),
     [
-        ("a.gif", r"a\.gif must end in one of \.png, \.npy, \.npz"),
-        ("a", r"a must end in one of"),
-        ("nowhere/a.png", r"nowhere/a\.png could not be written: there is no folder .*nowhere"),
-        ("file/a.png", r"file/a\.png could not be written: there is no folder .*file"),
-        ("folder.png", r"folder\.png could not be written: Is a directory"),
+        ("a.gif", ConfigError, r"a\.gif must end in one of \.png, \.npy, \.npz"),
+        ("a", ConfigError, r"a must end in one of"),
+        (
+            "nowhere/a.png",
+            PipelineError,
+            r"nowhere/a\.png could not be written: there is no folder .*nowhere",
+        ),
+        (
+            "file/a.png",
+            PipelineError,
+            r"file/a\.png could not be written: there is no folder .*file",
+        ),
+        ("folder.png", PipelineError, r"folder\.png could not be written: Is a directory"),
     ],
 )
 def test_output_that_cannot_be_is_told_before_anything_is_written(
-    artifact, tmp_path, output, problem
+    artifact, tmp_path, output, error, problem
 ):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(PipelineError, match=problem):
+    with pytest.raises(error, match=problem):
         write_samples(artifact[0], n=1, seed=0, output=tmp_path / output)
     assert sorted(tmp_path.rglob("*")) == before
 

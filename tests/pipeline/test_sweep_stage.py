@@ -26,6 +26,7 @@ RESULT = TrialResult(
     overrides={"train.d_steps": 1},
     seed=0,
     run_id="0123abcd",
+    objective="parzen_ll_valid",
     elapsed_seconds=1.0,
     history=[{"step": 20, "parzen_ll_valid": 5.0}, {"step": 60, "parzen_ll_valid": 3.0}],
 )
@@ -76,9 +77,8 @@ def left(ledger, monkeypatch):
 
 
 def test_trials_that_ended_before_are_told_at_the_start(work, left):
-    lost = {"status": "failed", "cause": "worker died", "is_final": False}
     diverged = {"status": "failed", "cause": "diverged", "history": []}
-    left({}, {"status": "stopped", "cause": "asha"}, lost, diverged, None)
+    left({}, {"status": "stopped", "cause": "asha"}, None, diverged, None)
     told = []
     with pytest.raises(StageError, match=NO_CHECKPOINT):
         sweep.stage(told.append)(work)
@@ -87,6 +87,70 @@ def test_trials_that_ended_before_are_told_at_the_start(work, left):
         TrialNews(trial=1, report={"step": 60, "parzen_ll_valid": 5.0}, has_ended=True),
         TrialNews(trial=3, report={"step": 0}, has_ended=True),
     ]
+
+
+def test_trials_that_go_on_are_told_with_the_best_score_they_had(work, left, ledger):
+    lost = {"status": "failed", "cause": "worker died", "is_final": False}
+    left(None, lost, None)
+    history = [{"step": 20, "parzen_ll_valid": 9.0, "images_per_second": 1.0}, {"step": 40}]
+    save_checkpoint(
+        ledger.trial_folder(0) / "checkpoints",
+        step=40,
+        tensors={"x": torch.zeros(1)},
+        meta={"history": history},
+    )
+    told = []
+    with pytest.raises(StageError, match=NO_CHECKPOINT):
+        sweep.stage(told.append)(work)
+    assert told == [
+        TrialNews(trial=0, report={"step": 40, "parzen_ll_valid": 9.0}),
+        TrialNews(trial=1, report={"step": 60, "parzen_ll_valid": 5.0}),
+    ]
+
+
+def test_name_to_resume_by_is_told_before_the_sweep_is_run(
+    work, left, ledger, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    left({})
+
+    def run_sweep(config, folder, *, watcher):
+        assert caplog.messages == [
+            f"sweep {ledger.name}: `gan sweep --resume {ledger.name}` goes on after any stop"
+        ]
+        raise StageError("it was run", stage="sweep")
+
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
+    with pytest.raises(StageError, match="it was run"):
+        sweep.stage(None)(work)
+
+
+@pytest.mark.parametrize(
+    ("spent", "now", "is_settled"),
+    [
+        (None, None, True),
+        (None, 60.0, True),
+        (60.0, 60.0, True),
+        (60.0, 30.0, True),
+        (60.0, 61.0, False),
+        (60.0, None, False),
+    ],
+)
+def test_a_sweep_that_its_time_budget_ended_is_over_until_it_gets_more(
+    ledger, spent, now, is_settled
+):
+    folder = ledger.folder.parents[1] / "sweep"
+    folder.mkdir(parents=True)
+    (folder / "trials.json").write_text('[{"status": "finished", "is_final": true}]')
+    (folder / "winner.json").write_text(json.dumps({"sweep": ledger.name}))
+    if spent is not None:
+        ledger.expire(spent)
+    assert sweep.is_settled(folder, time_budget_seconds=now) is is_settled
+
+
+def test_a_sweep_that_lost_a_trial_is_not_over(tmp_path):
+    (tmp_path / "trials.json").write_text('[{"status": "failed", "is_final": false}]')
+    assert not sweep.is_settled(tmp_path, time_budget_seconds=None)
 
 
 def test_damaged_checkpoint_of_a_trial_that_goes_on_is_told(work, left, ledger, caplog):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socket
 import time
 import urllib.error
@@ -10,19 +9,9 @@ import urllib.request
 
 import pytest
 
+from tests.pipeline.chromium import CHROMIUM, QUIET
 from tests.pipeline.commands import gan_process, spawn
 from tests.pipeline.tiny_run import write_images, write_settings
-
-CHROMIUM = shutil.which("chromium")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 pytestmark = [
     pytest.mark.slow,

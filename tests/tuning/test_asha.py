@@ -10,10 +10,12 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from gan.objectives import OBJECTIVES
 from tuning.asha import ResumableASHA
 
 CONTINUE, STOP = "CONTINUE", "STOP"
 GRACE, FACTOR, N_STEPS, EVERY = 10, 3, 100, 5
+PARZEN, DISTANCE = "parzen_ll_valid", "frechet_distance_valid"
 
 
 @dataclass
@@ -38,19 +40,22 @@ class Event:
     decision: str
 
 
-def new_asha() -> ResumableASHA:
-    return ResumableASHA(grace_steps=GRACE, max_steps=N_STEPS, reduction_factor=FACTOR)
+def new_asha(metric: str = PARZEN, **changes: Any) -> ResumableASHA:
+    settings = {"grace_steps": GRACE, "max_steps": N_STEPS, "reduction_factor": FACTOR}
+    return ResumableASHA(objective=OBJECTIVES[metric], **settings | changes)
 
 
-def report(step: int, score: float | None) -> dict[str, float]:
-    scored = {} if score is None else {"parzen_ll_valid": score}
+def report(step: int, score: float | None, metric: str = PARZEN) -> dict[str, float]:
+    scored = {} if score is None else {metric: score}
     return {"step": step, "d_loss": 1.0} | scored
 
 
-def whole_sweep(seed: int, n_trials: int = 12, n_slots: int = 3) -> list[Event]:
+def whole_sweep(
+    seed: int, metric: str = PARZEN, n_trials: int = 12, n_slots: int = 3
+) -> list[Event]:
     """Trials whose reports arrive in random order, a few at a time, until each ends or stops."""
     rng = np.random.default_rng(seed)
-    asha, events = new_asha(), []
+    asha, events = new_asha(metric), []
     waiting, running = list(range(n_trials)), {}
     while waiting or running:
         while waiting and len(running) < n_slots:
@@ -61,27 +66,29 @@ def whole_sweep(seed: int, n_trials: int = 12, n_slots: int = 3) -> list[Event]:
         trial, step = running[index]
         step += EVERY
         score = rng.normal() if step % (2 * EVERY) == 0 else None
-        decision = asha.on_trial_result(None, trial, report(step, score))
-        events.append(Event(index, report(step, score), decision))
+        decision = asha.on_trial_result(None, trial, report(step, score, metric))
+        events.append(Event(index, report(step, score, metric), decision))
         running[index] = (trial, step)
         if decision == STOP or step == N_STEPS:
-            asha.on_trial_complete(None, trial, report(step, score))
+            asha.on_trial_complete(None, trial, report(step, score, metric))
             del running[index]
     return events
 
 
+@pytest.mark.parametrize("metric", [PARZEN, DISTANCE])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_decisions_are_those_of_successive_halving(seed):
+def test_the_decisions_are_those_of_successive_halving(seed, metric):
     rungs = {step: [] for step in (10, 30, 90)}
     n_stopped = 0
-    for event in whole_sweep(seed):
+    for event in whole_sweep(seed, metric):
         expected = CONTINUE
-        score = event.report.get("parzen_ll_valid")
+        score = event.report.get(metric)
         if score is not None and event.report["step"] in rungs:
             rung = rungs[event.report["step"]]
-            if rung and score < np.percentile(rung, 100 * (1 - 1 / FACTOR)):
+            merit = score if metric == PARZEN else -score
+            if rung and merit < np.percentile(rung, 100 * (1 - 1 / FACTOR)):
                 expected = STOP
-            rung.append(score)
+            rung.append(merit)
         assert event.decision == expected
         n_stopped += expected == STOP
     assert 0 < n_stopped < 12
@@ -129,7 +136,7 @@ def test_a_restarted_trial_does_not_enter_a_rung_twice():
 
 def test_a_trial_that_is_to_be_stopped_is_put_on_record_first():
     told = []
-    asha = ResumableASHA(grace_steps=10, max_steps=100, reduction_factor=3, on_stop=told.append)
+    asha = new_asha(on_stop=told.append)
     asha.replay(0, [report(GRACE, 5.0)])
     asha.replay(1, [report(GRACE, 4.0)])
     assert told == []  # what an earlier process decided is on record already
@@ -143,13 +150,22 @@ def test_a_trial_that_is_to_be_stopped_is_put_on_record_first():
     assert told == [2, 4]
 
 
-def test_a_worse_trial_is_stopped_and_a_better_one_is_not():
-    asha = new_asha()
-    asha.replay(0, [report(GRACE, 5.0)])
-    for index, score, expected in ((1, 4.0, STOP), (2, 6.0, CONTINUE)):
+@pytest.mark.parametrize(("metric", "worse", "better"), [(PARZEN, 4.0, 6.0), (DISTANCE, 6.0, 4.0)])
+def test_a_worse_trial_is_stopped_and_a_better_one_is_not(metric, worse, better):
+    asha = new_asha(metric)
+    asha.replay(0, [report(GRACE, 5.0, metric)])
+    for index, score, expected in ((1, worse, STOP), (2, better, CONTINUE)):
         trial = FakeTrial(index)
         asha.on_trial_add(None, trial)
-        assert asha.on_trial_result(None, trial, report(GRACE, score)) == expected
+        assert asha.on_trial_result(None, trial, report(GRACE, score, metric)) == expected
+
+
+def test_a_report_without_the_objective_enters_no_rung():
+    asha = new_asha(DISTANCE)
+    for index in range(6):
+        trial = FakeTrial(index)
+        asha.on_trial_add(None, trial)
+        assert asha.on_trial_result(None, trial, report(GRACE, -index, PARZEN)) == CONTINUE
 
 
 @pytest.mark.parametrize("n_steps", [10, 30, 90, 100])
@@ -166,7 +182,7 @@ def test_a_trial_at_its_own_last_step_is_never_told_to_stop(n_steps):
 
 
 def test_a_grace_longer_than_a_trial_stops_nothing():
-    asha = ResumableASHA(grace_steps=1000, max_steps=100, reduction_factor=2)
+    asha = new_asha(grace_steps=1000, reduction_factor=2)
     for index in range(5):
         trial = FakeTrial(index)
         asha.on_trial_add(None, trial)

@@ -17,6 +17,7 @@ from tuning.errors import TuningError
 from tuning.ledger import Ledger, trial_run
 
 ROOT = Path(__file__).parents[2]
+PARZEN, DISTANCE = "parzen_ll_valid", "frechet_distance_valid"
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_trials_are_in_the_order_of_their_index(ledger):
 def test_a_failure_that_is_forgotten_is_still_to_be_done(ledger):
     ledger.propose(0, {})
     ledger.write_result(a_result(0, status="failed"))
-    ledger.forget_failure(0)
+    ledger.forget_result(0)
     assert ledger.results() == []
     assert ledger.proposals() == {0: {}}
 
@@ -263,3 +264,21 @@ def test_settings_on_which_no_result_depends_may_change(ledger):
     assert ledger.config() == more
     with pytest.raises(TuningError, match="another configuration"):
         ledger.open(tiny_config("images.npz", n_trials=99))
+
+
+def test_a_sweep_by_another_objective_is_another_one(ledger):
+    ledger.open(tiny_config("images.npz", objective=PARZEN))
+    with pytest.raises(TuningError, match="another configuration"):
+        ledger.open(tiny_config("images.npz", objective=DISTANCE))
+
+
+@pytest.mark.parametrize(("objective", "step"), [(PARZEN, 10), (DISTANCE, 20)])
+def test_the_best_report_of_a_result_that_is_read_again_is_that_of_its_objective(
+    ledger, objective, step
+):
+    history = [
+        {"step": 10, PARZEN: 320.0, DISTANCE: 90.0},
+        {"step": 20, PARZEN: 220.0, DISTANCE: 5.0},
+    ]
+    ledger.write_result(a_result(0, objective=objective, history=history))
+    assert ledger.result(0).best["step"] == step

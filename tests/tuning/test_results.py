@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gan.objectives import OBJECTIVES
 from tests.tuning.tiny_sweeps import a_result, scores
 from tuning.errors import TrackingError
 from tuning.ledger import Ledger, best_report
@@ -13,6 +14,8 @@ from tuning.outbox import RunIdentity
 from tuning.results import best_trial, look_up_runs, results_table
 from tuning.run_log import RunLog
 from tuning.tracking import open_sweep, prepare_store
+
+DISTANCE = "frechet_distance_valid"
 
 
 def test_the_winner_has_the_best_score_at_any_step():
@@ -24,6 +27,24 @@ def test_the_winner_has_the_best_score_at_any_step():
     assert best_trial(results[::-1]) is results[0]
 
 
+def test_of_distances_the_smallest_wins():
+    results = [
+        a_result(0, objective=DISTANCE, history=scores(10, [5.0, 4.0, 3.0], DISTANCE)),
+        a_result(1, objective=DISTANCE, history=scores(10, [9.0, 1.0, 8.0], DISTANCE)),
+    ]
+    assert [result.best["step"] for result in results] == [30, 20]
+    assert best_trial(results) is results[1]
+    assert best_trial(results[::-1]) is results[1]
+
+
+@pytest.mark.parametrize(("objective", "winner"), [("parzen_ll_valid", 0), (DISTANCE, 1)])
+def test_the_objective_alone_decides_where_both_scores_were_taken(objective, winner):
+    blur = [{"step": 10, "parzen_ll_valid": 320.0, DISTANCE: 90.0}]
+    sharp = [{"step": 10, "parzen_ll_valid": 220.0, DISTANCE: 5.0}]
+    results = [a_result(i, objective=objective, history=h) for i, h in enumerate((blur, sharp))]
+    assert best_trial(results) is results[winner]
+
+
 def test_of_equal_scores_the_fewer_steps_win_then_the_lower_index():
     slow = a_result(0, history=scores(10, [1.0, 9.0]))
     fast = a_result(2, history=scores(10, [9.0, 1.0]))
@@ -33,7 +54,9 @@ def test_of_equal_scores_the_fewer_steps_win_then_the_lower_index():
 
 
 def test_of_equal_scores_of_one_trial_the_first_counts():
-    assert best_report(scores(10, [9.0, 9.0]))["step"] == 10
+    for objective in OBJECTIVES.values():
+        history = scores(10, [9.0, 9.0], objective.metric)
+        assert best_report(history, objective)["step"] == 10
 
 
 def test_a_trial_without_a_score_cannot_win():
@@ -87,6 +110,18 @@ def test_the_table_has_a_row_for_each_trial_by_index():
         },
     ]
     assert table["trial"].to_pylist() == [0, 1, 2]
+
+
+def test_the_table_has_both_scores_where_both_were_taken():
+    errors = {"parzen_ll_valid_se": 2.0, f"{DISTANCE}_se": 0.5}
+    both = {"step": 10, "parzen_ll_valid": 220.0, DISTANCE: 5.0} | errors
+    failed = a_result(1, objective=DISTANCE, status="failed", history=[])
+    names = [DISTANCE, f"{DISTANCE}_se", "parzen_ll_valid", "parzen_ll_valid_se"]
+    table = results_table([a_result(0, objective=DISTANCE, history=[both]), failed])
+    assert table.column_names[-4:] == names
+    assert [table[name].to_pylist() for name in names] == [[both[name], None] for name in names]
+    assert results_table([failed]).schema == table.schema
+    assert results_table([a_result(0, history=[both])]).schema == table.schema
 
 
 def test_the_types_of_the_columns_do_not_depend_on_how_the_trials_did(tmp_path):

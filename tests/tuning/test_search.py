@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from gan.checkpoint import save_checkpoint
 from gan.config import RunConfig, SweepConfig
 from gan.errors import ConfigError
+from gan.objectives import OBJECTIVES, Objective
 from tests.tuning.tiny_sweeps import a_result, scores
 from tuning.ledger import Ledger
 from tuning.search import LedgerSearch, OptunaProposer, build_proposer
@@ -23,6 +24,7 @@ SPACE = {
     "prior.dim": {"randint": [2, 100]},
 }
 KINDS = ["random", "optuna"]
+PARZEN, DISTANCE = OBJECTIVES["parzen_ll_valid"], OBJECTIVES["frechet_distance_valid"]
 
 
 @pytest.fixture
@@ -42,7 +44,10 @@ def new_search(ledger: Ledger, search: str = "random", n_trials: int = 6) -> Led
         warnings.simplefilter("error")
         proposer = build_proposer(cfg, space_of(spec))
     return LedgerSearch(
-        ledger, proposer, lambda index, overrides: {"index": index, "overrides": overrides}
+        ledger,
+        proposer,
+        lambda index, overrides: {"index": index, "overrides": overrides},
+        objective=PARZEN,
     )
 
 
@@ -117,17 +122,21 @@ class Spy:
     def propose(self, index: int) -> dict[str, Any]:
         return {"seed": index}
 
-    def tell(self, index: int, overrides: dict[str, Any], score: float | None) -> None:
+    def tell(self, index: int, overrides: dict[str, Any], merit: float | None) -> None:
         assert overrides == {"seed": index}
-        self.told.append((index, score))
+        self.told.append((index, merit))
+
+
+def watched_search(ledger: Ledger, objective: Objective) -> tuple[Spy, LedgerSearch]:
+    spy = Spy()
+    search = LedgerSearch(
+        ledger, spy, lambda index, _: {"index": index, "overrides": {}}, objective=objective
+    )
+    return spy, search
 
 
 def test_the_strategy_is_told_of_every_trial_once_and_after_a_restart_again(ledger):
-    def start() -> tuple[Spy, LedgerSearch]:
-        spy = Spy()
-        return spy, LedgerSearch(ledger, spy, lambda index, _: {"index": index, "overrides": {}})
-
-    spy, search = start()
+    spy, search = watched_search(ledger, PARZEN)
     for n in range(4):
         search.suggest(f"id{n}")
     finish(ledger, 0, -5.0)
@@ -139,7 +148,7 @@ def test_the_strategy_is_told_of_every_trial_once_and_after_a_restart_again(ledg
     finish(ledger, 2, -7.0)  # ended, but the driver was killed before it heard of it
     assert spy.told == [(0, -5.0), (1, None)]
 
-    spy, search = start()
+    spy, search = watched_search(ledger, PARZEN)
     assert spy.told == [(0, -5.0), (1, None), (2, -7.0)]
     assert search.n_todo == 1
     search.suggest("id3")
@@ -147,6 +156,24 @@ def test_the_strategy_is_told_of_every_trial_once_and_after_a_restart_again(ledg
     save_checkpoint(ledger.trial_folder(3) / "checkpoints", step=10, tensors={}, meta=meta)
     search.on_trial_complete("id3", error=True)  # its score is not the one it would have had
     assert spy.told[-1] == (3, None)
+
+
+def test_the_strategy_is_told_the_merit_of_the_smallest_distance(ledger):
+    def end(index: int, distances: list[float]) -> None:
+        history = scores(10, distances, DISTANCE.metric)
+        overrides = {"seed": index}
+        result = a_result(index, objective=DISTANCE.metric, overrides=overrides, history=history)
+        ledger.write_result(result)
+
+    spy, search = watched_search(ledger, DISTANCE)
+    for n in range(2):
+        search.suggest(f"id{n}")
+    end(0, [7.0, 3.0, 5.0])
+    search.on_trial_complete("id0")
+    end(1, [2.0, 8.0])
+    assert spy.told == [(0, -3.0)]
+    again, _ = watched_search(ledger, DISTANCE)
+    assert again.told == [(0, -3.0), (1, -2.0)]
 
 
 def test_the_tuners_own_snapshots_are_neither_written_nor_read(ledger, tmp_path):
@@ -213,6 +240,28 @@ def test_optuna_learns_from_trials_of_an_earlier_process():
         for proposer in (ignorant, learned)
     }
     assert scores_of[learned] > scores_of[ignorant] + 0.3
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("parzen_ll_valid", 1), (DISTANCE.metric, -1)])
+def test_optuna_makes_the_objective_better(ledger, metric, sign):
+    """A sweep in which the score is best at a learning rate of 0.01, in either direction."""
+    spec = {"train.learning_rate": SPACE["train.learning_rate"]}
+    cfg = SweepConfig(search="optuna", n_trials=60, seed=3, space=spec, objective=metric)
+    search = LedgerSearch(
+        ledger,
+        build_proposer(cfg, space_of(spec)),
+        lambda index, overrides: {"index": index, "overrides": overrides},
+        objective=OBJECTIVES[metric],
+    )
+    heights = []
+    for n in range(60):
+        index, overrides = suggest(search, f"id{n}")
+        heights.append(valley(overrides))
+        history = scores(10, [sign * heights[-1]], metric)
+        result = a_result(index, objective=metric, overrides=overrides, history=history)
+        ledger.write_result(result)
+        search.on_trial_complete(f"id{n}")
+    assert np.mean(heights[40:]) > np.mean(heights[:10]) + 0.3
 
 
 def test_optuna_goes_on_after_failures_alone(ledger):

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.mlflow
 
 STEPS = [5, 10, 15, 20, 25, 30, 35, 40]
 SCORED = [10, 20, 30, 40]
+DISTANCE = "frechet_distance_valid"
 
 
 class KilledError(BaseException):
@@ -57,6 +58,7 @@ class Sweep:
             index=index,
             overrides=overrides,
             run=to_dict(trial_run(self.config, index, overrides)),
+            objective=self.config.sweep.objective,
             uri=self.uri,
             experiment_id=self.experiment_id,
             parent_run_id=None,
@@ -331,7 +333,68 @@ def test_the_newest_checkpoints_and_the_best_one_are_kept(new_sweep, monkeypatch
     assert load_checkpoint(checkpoints / "last").step == 60
 
 
+def give_distances(monkeypatch: pytest.MonkeyPatch, *given: float) -> None:
+    """Let the distances be these, one after the other."""
+    values = iter(given)
+
+    def scripted(trial: Any, samples: torch.Tensor) -> dict[str, float]:
+        assert samples.shape == (100, 1, 8, 8)
+        return {DISTANCE: next(values), f"{DISTANCE}_se": 0.5}
+
+    monkeypatch.setattr(trial_module._Trial, "_feature_scores", scripted)
+
+
+@pytest.mark.parametrize(("objective", "best"), [(DISTANCE, 20), (PARZEN_LL_VALID, 10)])
+def test_the_best_checkpoint_goes_by_the_objective(new_sweep, monkeypatch, objective, best):
+    sweep = new_sweep(f"sweep.objective={objective}", "evaluation.keep_checkpoints=1")
+    give_distances(monkeypatch, 70.0, 30.0, 50.0, 40.0)
+    give_scores(monkeypatch, 320.0, 100.0, 200.0, 150.0)
+    sweep.run()
+    result = sweep.ledger.result(0)
+    assert [result.objective, result.best["step"]] == [objective, best]
+    assert [r[DISTANCE] for r in result.history if DISTANCE in r] == [70.0, 30.0, 50.0, 40.0]
+    assert sweep.checkpoint_steps() == [best, 40]
+    run = sweep.stored()
+    assert load_checkpoint(run.artifacts / "checkpoints" / "best").step == best
+    assert run.steps[DISTANCE] == run.steps[PARZEN_LL_VALID] == SCORED
+
+
+def test_a_trial_killed_and_gone_on_with_keeps_its_smallest_distance(new_sweep, monkeypatch):
+    sweep = new_sweep(f"sweep.objective={DISTANCE}", "evaluation.keep_checkpoints=1")
+    give_distances(monkeypatch, 30.0, 70.0, 50.0, 40.0)
+    with monkeypatch.context() as patch:
+        killed(patch, trial_module, "save_checkpoint", call=2, after=True)
+        with pytest.raises(KilledError):
+            sweep.run()
+    sweep.run()
+    assert sweep.checkpoint_steps() == [10, 40]
+    checkpoints = sweep.stored().artifacts / "checkpoints"
+    assert load_checkpoint(checkpoints / "best").step == 10
+
+
 # Failing
+
+
+@pytest.mark.parametrize(
+    ("scores", "cause"),
+    [
+        (
+            {},
+            f"{DISTANCE} needs the score {DISTANCE}, which was not taken; taken: parzen_ll_valid",
+        ),
+        ({DISTANCE: 5.0}, f"{DISTANCE} needs the score {DISTANCE}_se, which was not taken"),
+        ({DISTANCE: float("nan"), f"{DISTANCE}_se": 1.0}, f"{DISTANCE} must be finite, got nan"),
+    ],
+)
+def test_a_trial_that_is_not_scored_by_the_objective_fails_and_is_not_tried_again(
+    new_sweep, monkeypatch, scores, cause
+):
+    sweep = new_sweep(f"sweep.objective={DISTANCE}")
+    monkeypatch.setattr(trial_module._Trial, "_feature_scores", lambda trial, samples: scores)
+    assert sweep.run() == [5]
+    result = sweep.ledger.result(0)
+    assert [result.status, result.is_final, result.best] == ["failed", True, None]
+    assert cause in result.cause
 
 
 def test_a_diverging_trial_is_recorded_with_its_cause_and_not_tried_again(sweep):
@@ -438,6 +501,34 @@ def test_a_trial_whose_time_is_over_says_so(sweep):
     result = sweep.ledger.result(0)
     assert [result.status, result.cause, result.step] == ["stopped", "time budget", 25]
     assert sweep.stored().tags["gan.stopped_early"] == "time budget"
+
+
+def test_a_trial_whose_time_is_over_goes_on_from_there_when_it_gets_more(whole, sweep):
+    sweep.ledger.folder.mkdir()
+    sweep.ledger.expire(60.0)
+    stop_after(sweep, 25)
+    assert sweep.ledger.result(0).is_reopened
+    sweep.ledger.begin()
+    sweep.ledger.forget_result(0)
+    assert sweep.run() == [25, 30, 35, 40]
+    assert sweep.weights() == whole.weights()
+    run = sweep.stored()
+    assert [run.status, run.tags.get("gan.stopped_early")] == ["FINISHED", None]
+    assert run.steps == whole.stored().steps
+
+
+def test_a_damaged_best_checkpoint_of_a_later_step_does_not_outlive_those_of_the_trial(
+    new_sweep, monkeypatch
+):
+    sweep = new_sweep("evaluation.keep_checkpoints=1")
+    stop_after(sweep, 30)
+    (newest,) = [p for p in list_checkpoints(sweep.ledger.trial_folder(0) / "checkpoints")][-1:]
+    damaged = newest.with_name("step_00000035")
+    newest.rename(damaged)
+    (damaged / "state.safetensors").write_bytes(b"")
+    sweep.run()
+    assert 35 not in sweep.checkpoint_steps()
+    assert 40 in sweep.checkpoint_steps()
 
 
 def test_an_interrupted_trial_is_left_to_be_resumed(whole, sweep):

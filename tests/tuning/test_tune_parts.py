@@ -8,9 +8,10 @@ import pytest
 
 from gan.checkpoint import save_checkpoint
 from tests.tuning.tiny_sweeps import scores
+from tuning import tune_parts
 from tuning.ledger import Ledger
 from tuning.sweep import TrialNews
-from tuning.tune_parts import Announcer
+from tuning.tune_parts import Announcer, UntilStopped
 
 
 @pytest.fixture
@@ -64,6 +65,28 @@ def test_the_last_failure_is_told_with_its_cause_and_ends_the_trial(ledger, tria
     announcer.on_trial_error(iteration=1, trials=[trial], trial=trial)
     assert caplog.messages == ["trial 3 failed: CheckpointError: disk is full."]
     assert news == [TrialNews(trial=3, report={"step": 25}, has_ended=True)]
+
+
+def test_the_time_budget_counts_from_the_first_trial_that_runs(ledger, trial, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(tune_parts, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    stopper = UntilStopped(ledger, seconds=60.0)
+    clock.now = 100.0
+    assert not stopper.stop_all()  # workers have taken all that time to start
+    Announcer(ledger, None, max_retries=0).on_trial_start(iteration=1, trials=[trial], trial=trial)
+    assert not stopper.stop_all()
+    clock.now = 159.0
+    assert not stopper.stop_all()
+    assert ledger.spent_seconds() is None
+    clock.now = 160.0
+    assert stopper.stop_all()
+    assert ledger.spent_seconds() == 60.0
+
+
+def test_without_a_time_budget_no_clock_stops_a_sweep(ledger, monkeypatch):
+    monkeypatch.setattr(tune_parts, "time", SimpleNamespace(monotonic=lambda: 1e9))
+    ledger.beginning.touch()
+    assert not UntilStopped(ledger, seconds=None).stop_all()
 
 
 def test_the_copy_that_the_tuner_pickles_has_no_watcher(ledger):

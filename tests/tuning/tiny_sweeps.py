@@ -51,15 +51,17 @@ def a_result(trial: int, **changes: Any) -> TrialResult:
         "overrides": {},
         "seed": trial,
         "run_id": f"run{trial}",
+        "objective": "parzen_ll_valid",
         "elapsed_seconds": 1.5,
         "history": scores(10, [float(-trial)]),
     }
     return TrialResult(**fields | changes)
 
 
-def scores(every: int, values: list[float]) -> list[dict[str, float]]:
+def scores(
+    every: int, values: list[float], metric: str = "parzen_ll_valid"
+) -> list[dict[str, float]]:
     """A history with a score every so many steps."""
     return [
-        {"step": every * (i + 1), "d_loss": 1.0, "parzen_ll_valid": value}
-        for i, value in enumerate(values)
+        {"step": every * (i + 1), "d_loss": 1.0, metric: value} for i, value in enumerate(values)
     ]
