@@ -338,8 +338,9 @@ def test_sweep_without_a_store_leaves_the_stages_before_it_and_goes_on_with_one(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     answer = gan_process("run", "tiny.yaml", "--json", cwd=tmp_path)
     assert (answer.status, answer.out) == (1, "")
-    data, error = answer.err.splitlines()
+    data, name, error = answer.err.splitlines()
     assert data.startswith("data      done")
+    assert "gan sweep --resume tiny-" in name
     assert re.fullmatch(r"error: MLflow at http://127.0.0.1:9 cannot be used: .*refused.*", error)
     assert {path.name for path in (tmp_path / "runs" / "tiny").iterdir()} == {"data", "sweeps"}
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

@@ -113,7 +113,7 @@ def test_linear_decoder_of_50_pixels_agrees_within_half_a_nat():
 def test_linear_decoder_of_50_pixels_and_50_coordinates_agrees_within_half_a_nat():
     decode, exact = linear(50, 50)
     x = torch.from_numpy(exact.rvs(8))
-    settings = AisSettings(n_chains=16, n_temperatures=5_000)
+    settings = AisSettings(n_chains=16, n_temperatures=10_000)
     got = ais_score(decode, smooth_prior(Gaussian(50)), x, sigma=SIGMA, settings=settings)
     assert_allclose(got.score.value, exact.logpdf(x.numpy()).mean(), rtol=0, atol=0.5)
 
