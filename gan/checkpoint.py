@@ -124,10 +124,10 @@ def prune_checkpoints(folder: Path, *, step: int, keep: int, also: Collection[in
     """
     for scratch in folder.glob(".step_*"):
         shutil.rmtree(scratch)
-    steps = sorted(_step(path) for path in list_checkpoints(folder))
-    kept = {*[s for s in steps if s <= step][-keep:], *also}
-    for path in list_checkpoints(folder):
-        if _step(path) not in kept:
+    paths = {_step(path): path for path in list_checkpoints(folder)}
+    kept = {*sorted(s for s in paths if s <= step)[-keep:], *also}
+    for old, path in paths.items():
+        if old not in kept:
             shutil.rmtree(path)
 
 

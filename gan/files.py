@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 
@@ -29,6 +30,19 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file unless another process has it locked; closing the file unlocks it.
+
+    Raises:
+        OSError: if the file system has no locks.
+    """
+    try:
+        flock(handle, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

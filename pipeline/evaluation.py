@@ -8,7 +8,7 @@ from torch import Tensor
 from gan.config import DataConfig
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_test, load_train_valid
-from gan.evaluation.classifier import cached_classifier
+from gan.evaluation.classifier import Classifier
 from gan.evaluation.features import default_extractor
 from gan.evaluation.suite import RealImages
 from gan.run import unit_pixels
@@ -30,10 +30,9 @@ def real_images(data: DataConfig, *, split: Literal["valid", "test"], cache: Pat
     scored = valid if split == "valid" else load_test(data)
     log_probabilities, class_names = None, []
     extractor = default_extractor(train, folder=cache)
-    if train.labels is not None:
-        classifier = cached_classifier(train, folder=cache)
-        log_probabilities = classifier.log_probabilities
-        class_names = [str(label) for label in range(classifier.n_classes)]
+    if isinstance(extractor.net, Classifier):
+        log_probabilities = extractor.net.log_probabilities
+        class_names = [str(label) for label in range(extractor.net.n_classes)]
     return RealImages(
         train=_pixels(train),
         valid=_pixels(valid),

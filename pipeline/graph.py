@@ -13,12 +13,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
 from gan.config import PipelineConfig, digest
-from gan.files import new_folder, sha256
+from gan.files import new_folder, sha256, try_lock
 from gan.version import __version__
 from pipeline.errors import PipelineError, StageError
 
@@ -257,14 +256,14 @@ def _locked(workspace: Path) -> Iterator[None]:
 
 def _lock(handle: int, workspace: Path) -> None:
     try:
-        flock(handle, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
+        is_ours = try_lock(handle)
+    except OSError as error:
+        raise PipelineError(f"{workspace / LOCK} could not be locked: {error.strerror}") from error
+    if not is_ours:
         raise PipelineError(
             f"another process is at work on {workspace}: wait for its end, or give this run a "
             f"folder of its own by --set name=NAME"
-        ) from None
-    except OSError as error:
-        raise PipelineError(f"{workspace / LOCK} could not be locked: {error.strerror}") from error
+        )
 
 
 def _is_same(handle: int, path: Path) -> bool:

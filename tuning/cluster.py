@@ -36,6 +36,8 @@ _ENVIRONMENT = {
     # A stopped trial may have records to send before its worker is used again.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A tuner that is left behind when its cluster ends must not start one of its own.
+    "TUNE_DISABLE_AUTO_INIT": "1",
     # Snapshots of the tuner are never read: the ledger is what a sweep resumes from.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",

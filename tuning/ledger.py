@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Literal
@@ -32,7 +31,7 @@ from gan.config import (
     with_overrides,
 )
 from gan.errors import ConfigError
-from gan.files import write_atomically
+from gan.files import try_lock, write_atomically
 from gan.objectives import OBJECTIVES, Objective
 from tuning.errors import TuningError
 
@@ -310,12 +309,9 @@ def _locked(path: Path, *, what: str, patience_seconds: float) -> Iterator[None]
 
 def _try_lock(file: IO[str]) -> bool:
     try:
-        flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(file.fileno())
     except OSError as error:
         raise TuningError(f"{file.name} could not be locked: {error.strerror}") from error
-    return True
 
 
 def identity(config: PipelineConfig) -> dict[str, Any]:

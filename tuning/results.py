@@ -8,7 +8,7 @@ import pyarrow as pa
 from gan.metric_names import PARZEN_LL_VALID
 from gan.objectives import OBJECTIVES
 from tuning.ledger import Ledger, TrialResult
-from tuning.tracking import KIND_TAG, SWEEP_TAG, TRIAL_TAG, store
+from tuning.tracking import KIND_TAG, SWEEP_TAG, TRIAL_TAG, find_run, store
 
 # Types are given, not inferred: a sweep in which no trial failed has no cause to infer one from.
 _OF_TRIAL = (
@@ -84,8 +84,6 @@ def look_up_runs(ledger: Ledger, uri: str, parent_run_id: str) -> None:
         experiment = client.get_run(parent_run_id).info.experiment_id
         for result in nameless:
             wanted = {KIND_TAG: "trial", SWEEP_TAG: ledger.key(), TRIAL_TAG: str(result.trial)}
-            condition = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in wanted.items())
-            oldest_first = ["attributes.start_time ASC"]
-            found = client.search_runs([experiment], condition, order_by=oldest_first)
-            if found:
-                ledger.write_result(replace(result, run_id=str(found[0].info.run_id)))
+            run = find_run(client, experiment, wanted)
+            if run is not None:
+                ledger.write_result(replace(result, run_id=str(run.info.run_id)))

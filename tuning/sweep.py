@@ -252,8 +252,7 @@ class _Sweep:
                 ends.set_exception(error)
 
         # Not in this thread: a tuner that a signal interrupts tidies up first, and for that waits
-        # for a cluster that may be gone.  Left behind, it must not start a cluster of its own.
-        os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "TUNE_DISABLE_AUTO_INIT": "1"}
+        # for a cluster that may be gone.
         threading.Thread(target=run, name="tuner", daemon=True).start()
         return ends.result()
 

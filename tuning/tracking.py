@@ -324,6 +324,16 @@ def _is_refusal(error: Exception) -> bool:
     return getattr(error, "error_code", None) in _REFUSALS
 
 
+def find_run(
+    client: "MlflowClient", experiment_id: str, identity: Mapping[str, str]
+) -> "Run | None":
+    """The run that these tags mark; of several the oldest, None if there is none."""
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    oldest_first = ["attributes.start_time ASC"]
+    found = client.search_runs([experiment_id], condition, max_results=1, order_by=oldest_first)
+    return found[0] if found else None
+
+
 def _open_run(
     client: "MlflowClient",
     experiment_id: str,
@@ -337,10 +347,8 @@ def _open_run(
     from mlflow.entities import Param, RunTag
 
     wanted = {key: value[:_VALUE_LENGTH] for key, value in {**tags, **identity}.items()}
-    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
-    oldest_first = ["attributes.start_time ASC"]
-    found = client.search_runs([experiment_id], condition, max_results=1, order_by=oldest_first)
-    run = found[0] if found else client.create_run(experiment_id, tags=wanted, run_name=name)
+    found = find_run(client, experiment_id, identity)
+    run = found or client.create_run(experiment_id, tags=wanted, run_name=name)
     run_id = run.info.run_id
     if run.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
@@ -354,7 +362,7 @@ def _open_run(
     ]
     new_tags = [RunTag(k, v) for k, v in wanted.items() if run.data.tags.get(k) != v]
     client.log_batch(run_id, params=new_params, tags=new_tags)
-    return run, not found
+    return run, found is None
 
 
 def _close(

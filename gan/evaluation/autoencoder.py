@@ -6,7 +6,6 @@
 As the classifier, it is trained on the training split alone, for a fixed number of steps.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from gan.evaluation.feature_nets import (
     fit,
     in_chunks,
     moved,
+    recipe_of,
     require_images,
     require_uint8,
     training_streams,
@@ -138,7 +138,7 @@ def train_autoencoder(
         return nn.functional.mse_loss(net(x), x.flatten(1))
 
     net.load_state_dict(fit(net, batch_loss, n=len(images), settings=settings, rng=batches))
-    recipe = _recipe(data_digest, seed=seed, settings=settings)
+    recipe = recipe_of(ARCHITECTURE, data_digest, seed=seed, settings=settings)
     return Autoencoder(net.eval().requires_grad_(False), image_shape, recipe)
 
 
@@ -178,7 +178,7 @@ def cached_autoencoder(
 
     Arguments and errors as `cached_classifier`, but no labels are needed.
     """
-    recipe = _recipe(train.digest, seed=seed, settings=settings)
+    recipe = recipe_of(ARCHITECTURE, train.digest, seed=seed, settings=settings)
     kept = folder / f"autoencoder-{json_digest(recipe)[:16]}"
     if not kept.exists():
         autoencoder = train_autoencoder(
@@ -190,12 +190,3 @@ def cached_autoencoder(
         )
         save_autoencoder(kept, autoencoder)
     return load_autoencoder(kept, device=device)
-
-
-def _recipe(data_digest: str, *, seed: int, settings: FeatureNetSettings) -> Config:
-    return {
-        "architecture": ARCHITECTURE,
-        "data": data_digest,
-        "seed": seed,
-        "settings": dataclasses.asdict(settings),
-    }

@@ -28,6 +28,7 @@ given; no whitening by the standard deviation of the pixels, which the space of 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,12 +146,20 @@ def bin_counts(points: Tensor, centres: Tensor, *, chunk: int = 2_000) -> Tensor
     """Points nearest to each centre: int64 [K]; the first of equally near centres counts."""
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
-    half_norms = centres.square().sum(1) / 2
     counts = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)
-    for rows in torch.split(points, chunk):
-        nearest = torch.addmm(half_norms, rows.to(centres), centres.T, alpha=-1).argmin(1)
+    for _, nearest in nearest_centres(points, centres, chunk=chunk):
         counts += torch.bincount(nearest, minlength=len(centres))
     return counts
+
+
+def nearest_centres(
+    points: Tensor, centres: Tensor, *, chunk: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`chunk` points [m, d] a time, as `centres` [K, d], with the nearest centre's row: [m]."""
+    half_norms = centres.square().sum(1) / 2
+    for rows in torch.split(points, chunk):
+        converted = rows.to(centres)
+        yield converted, torch.addmm(half_norms, converted, centres.T, alpha=-1).argmin(1)
 
 
 def compare_bins(

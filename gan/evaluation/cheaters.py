@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan.errors import ScoreError
+from gan.evaluation.bins import nearest_centres
 from gan.randomness import stream
 
 RARE_CLASS = 2
@@ -124,11 +125,9 @@ def lloyd(points: Tensor, centres: Tensor, *, n_steps: int, chunk: int = 1_000) 
     memory at a matrix [chunk, k].
     """
     for _ in range(n_steps):
-        half_norms = centres.square().sum(1) / 2
         sums = torch.zeros_like(centres)
         counts = centres.new_zeros(len(centres))
-        for rows in torch.split(points, chunk):
-            nearest = torch.addmm(half_norms, rows, centres.T, alpha=-1).argmin(1)
+        for rows, nearest in nearest_centres(points, centres, chunk=chunk):
             sums.index_add_(0, nearest, rows)
             counts.index_add_(0, nearest, torch.ones_like(rows[:, 0]))
         means = sums / counts.clamp(min=1)[:, None]

@@ -8,7 +8,6 @@ neither validation nor test images have a part in it.  For MNIST, train[:50000],
 in mnist_classifier/; `python -m gan.evaluation.build_mnist_classifier` makes them again.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from gan.evaluation.feature_nets import (
     fit,
     in_chunks,
     moved,
+    recipe_of,
     require_images,
     require_uint8,
     training_streams,
@@ -153,7 +153,7 @@ def train_classifier(
         return nn.functional.cross_entropy(net(x), labels[chosen].to(device))
 
     net.load_state_dict(fit(net, batch_loss, n=len(images), settings=settings, rng=batches))
-    recipe = _recipe(data_digest, seed=seed, settings=settings)
+    recipe = recipe_of(ARCHITECTURE, data_digest, seed=seed, settings=settings)
     return Classifier(net.eval().requires_grad_(False), image_shape, n_classes, recipe)
 
 
@@ -211,7 +211,7 @@ def cached_classifier(
     """
     if train.labels is None:
         raise DatasetError("a classifier needs training images with labels, got none")
-    recipe = _recipe(train.digest, seed=seed, settings=settings)
+    recipe = recipe_of(ARCHITECTURE, train.digest, seed=seed, settings=settings)
     if load_config(SHIPPED).get("recipe") == recipe:
         return load_classifier(SHIPPED, device=device)
     kept = folder / f"classifier-{json_digest(recipe)[:16]}"
@@ -226,15 +226,6 @@ def cached_classifier(
         )
         save_classifier(kept, classifier)
     return load_classifier(kept, device=device)
-
-
-def _recipe(data_digest: str, *, seed: int, settings: FeatureNetSettings) -> Config:
-    return {
-        "architecture": ARCHITECTURE,
-        "data": data_digest,
-        "seed": seed,
-        "settings": dataclasses.asdict(settings),
-    }
 
 
 def _count_classes(labels: Tensor, *, n: int) -> int:

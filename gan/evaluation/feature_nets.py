@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,18 @@ class FeatureNetSettings:
     max_degrees: float = 12.0
     max_scale: float = 0.12
     max_shift: float = 0.09
+
+
+def recipe_of(
+    architecture: str, data_digest: str, *, seed: int, settings: FeatureNetSettings
+) -> dict[str, Any]:
+    """All that decides the weights of a feature net; JSON, by whose digest it is kept."""
+    return {
+        "architecture": architecture,
+        "data": data_digest,
+        "seed": seed,
+        "settings": asdict(settings),
+    }
 
 
 def convolutions(image_shape: tuple[int, int, int]) -> nn.Sequential:

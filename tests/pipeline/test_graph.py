@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gan import files as files_module
 from gan.config import PipelineConfig, load_config
 from pipeline import graph as graph_module
 from pipeline.errors import PipelineError, StageError
@@ -387,7 +388,7 @@ def test_lock_that_its_holder_removed_meanwhile_keeps_nobody_out(kitchen, monkey
         fcntl.flock(handle, operation)
         assert os.fstat(handle).st_nlink == len(calls) - 1
 
-    monkeypatch.setattr(graph_module, "flock", flock)
+    monkeypatch.setattr(files_module, "flock", flock)
     kitchen.run()
     assert len(calls) == 2
     assert kitchen.cooked == ["water", "soup", "dish"]
@@ -397,6 +398,6 @@ def test_file_system_without_locks_is_named(kitchen, monkeypatch):
     def refuse(handle, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(graph_module, "flock", refuse)
+    monkeypatch.setattr(files_module, "flock", refuse)
     with pytest.raises(PipelineError, match=r"kitchen/\.lock could not be locked: No locks avail"):
         kitchen.run()

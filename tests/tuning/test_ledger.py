@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gan import files as files_module
 from gan.checkpoint import save_checkpoint
 from gan.files import write_atomically
 from tests.tuning.tiny_sweeps import a_result, scores, tiny_config
@@ -110,7 +111,7 @@ def test_a_file_system_without_locks_is_named(ledger, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(ledger_module, "flock", refuse)
+    monkeypatch.setattr(files_module, "flock", refuse)
     with (
         pytest.raises(TuningError, match="could not be locked: No locks available"),
         ledger.lock(),
