@@ -22,6 +22,10 @@ from gan.errors import ConfigError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 SPACE = "sweep.space."
+BUILT_IN = ("mnist", "stacked_mnist")
+"""Data sets that need no file."""
+IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""Of a function of the user's: `package.module:function`."""
 
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
@@ -35,7 +39,8 @@ class DataConfig:
     """The images, and which of them are held out."""
 
     dataset: str = "mnist"
-    """`mnist` (inside the package), or the path of a .parquet or .npz file of training images."""
+    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel), or the
+    path of a .parquet or .npz file of training images."""
     test_path: str | None = None
     """For a `dataset` given by path: the file with the test images."""
     n_valid: int = Field(default=10_000, ge=1)
@@ -155,6 +160,18 @@ class EvaluationConfig:
     """Images scored in one pass: bounds memory, does not change the score."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints that a trial keeps beside its best one."""
+    extractor: str = "auto"
+    """The space of the Fréchet distance and its like. `auto`: features of a classifier trained on
+    the training split (without labels: of an autoencoder); else `package.module:function`."""
+    extractor_steps: int = Field(default=5_000, ge=1)
+    """Minibatches that train classifier or autoencoder; for MNIST the default's is shipped."""
+
+    def __post_init__(self) -> None:
+        if self.extractor != "auto" and not IMPORT_PATH.fullmatch(self.extractor):
+            raise ValueError(
+                f"evaluation.extractor must be auto or package.module:function, "
+                f"got {self.extractor!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -186,7 +203,7 @@ class SweepConfig:
 
     n_trials: int = Field(default=8, ge=1)
     """Trials in all; with `search: grid` the size of the grid counts instead."""
-    objective: Literal["frechet_distance_valid", "parzen_ll_valid"] = "parzen_ll_valid"
+    objective: Literal["frechet_distance_valid", "parzen_ll_valid"] = "frechet_distance_valid"
     """The score that decides everywhere, of the validation split; `gan.objectives` says which
     way is better."""
     search: Literal["grid", "random", "optuna"] = "random"
@@ -214,6 +231,37 @@ class SweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class LimitsConfig:
+    """What samples must reach before they are compared with the champion's; `pipeline.checks`.
+
+    A share of what real images reach is of training images in place of samples, scored alike.
+    """
+
+    max_frechet_ratio: float = Field(default=2.0, ge=1)
+    """Multiple of real images' Fréchet distance beyond which a Parzen score above theirs is taken
+    for smoothing."""
+    min_precision: float = Field(default=0.5, ge=0, le=1)
+    """Least precision, as a share of what real images reach."""
+    min_coverage: float = Field(default=0.3, ge=0, le=1)
+    """Least coverage, as a share of what real images reach."""
+    max_outliers: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of samples farther, in pixels, from all training images than any real one."""
+    max_repeats: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of samples that equal an earlier one."""
+    max_near_repeats: float = Field(default=0.25, ge=0, le=1)
+    """Largest share of samples that are as near to another one as 1 % of real images are."""
+    min_copying_z: float = Field(default=-5.0, le=0)
+    """Least C_T of the three-sample test (among pixels: Z_U), in standard errors, below which
+    samples are copies if their authenticity says so, too."""
+    min_authenticity: float = Field(default=0.75, ge=0, le=1)
+    """Least authenticity, as a share of held-out images' own."""
+    max_grey_ratio: float = Field(default=2.0, ge=1)
+    """Largest ratio of the share of grey pixels to the real images', or of theirs to it."""
+    allow_unavailable: bool = False
+    """Whether a check passes whose score could not be taken: of too few samples, say."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PromoteConfig:
     """The gate between a sweep's winner and the registry."""
 
@@ -221,6 +269,7 @@ class PromoteConfig:
     """Name of the registered model whose alias `champion` is moved."""
     min_standard_errors: float = Field(default=2.0, ge=0)
     """How far a candidate must beat the champion, in standard errors of the paired difference."""
+    limits: LimitsConfig = LimitsConfig()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

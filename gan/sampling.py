@@ -59,9 +59,13 @@ class GeneratorSampler:
             raise ValueError(f"n must be >= 1, got {n}")
         rng = stream(seed, "samples", next(self.G.parameters()).device)
         blocks = [self.prior.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))]
-        z = torch.cat(blocks)[:n]
+        return self.decode(torch.cat(blocks)[:n])
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """The images of z [n, dim]: [n, channels, height, width] in [0, 1]."""
         images = torch.cat([self.G(part) for part in torch.split(z, self.batch_size)])
-        return images.view(n, *self.image_shape)
+        return images.view(len(z), *self.image_shape)
 
 
 def tile(images: Tensor, *, columns: int, gap: int = 2) -> NDArray[np.uint8]:

@@ -5,12 +5,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
 from gan.errors import CheckpointError, ConfigError
 from gan.nets import Generator, build_generator
@@ -45,8 +47,13 @@ def save_generator(folder: Path, saved: SavedGenerator) -> None:
     """Write `generator.safetensors` and `config.json` into an existing folder."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in saved.G.state_dict().items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
-    settings = {"image_shape": list(saved.image_shape), "run": to_dict(saved.config)}
-    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    facts = generator_facts(saved.config, saved.image_shape)
+    (folder / CONFIG).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def generator_facts(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What the weights do not say of a generator, as JSON values; a checkpoint has it, too."""
+    return {"image_shape": list(image_shape), "run": to_dict(config)}
 
 
 def generator_from_state(
@@ -64,6 +71,26 @@ def generator_from_state(
     G = empty_generator(config, n_pixels=math.prod(image_shape))
     G.load_state_dict(weights)
     return SavedGenerator(G=G.eval().requires_grad_(False), config=config, image_shape=image_shape)
+
+
+def generator_from_checkpoint(path: Path) -> SavedGenerator:
+    """The generator of a trial's checkpoint.
+
+    Raises:
+        CheckpointError: if it is damaged, or does not say whose it is.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        channels, height, width = checkpoint.meta["image_shape"]
+        config = run_config(checkpoint.meta["run"])
+        return generator_from_state(
+            checkpoint.tensors, config, image_shape=(channels, height, width)
+        )
+    except KeyError as error:
+        raise CheckpointError(f"checkpoint {path} does not say whose it is: no {error}") from error
+    except (TypeError, ValueError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())  # torch lists what does not fit on many lines
+        raise CheckpointError(f"checkpoint {path} holds no whole generator: {reason}") from error
 
 
 def load_generator(folder: Path, *, device: torch.device | str = "cpu") -> SavedGenerator:

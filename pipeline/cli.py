@@ -20,6 +20,8 @@ import typer
 
 if TYPE_CHECKING:
     from gan.config import PipelineConfig
+    from pipeline.evaluation import Judged
+    from pipeline.evaluation import Split as SplitName
     from pipeline.progress import Display
 
 app = typer.Typer(
@@ -51,6 +53,14 @@ Assignments = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="End stdout with one line of JSON.")]
+Split = Annotated[
+    str, typer.Option(help="valid, or test: never choose anything by a score on test.")
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="New folder for scores and pictures."),
+]
+Log = Annotated[bool, typer.Option(help="Log scores, pictures and verdicts to MLflow.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]
 
 
@@ -147,7 +157,6 @@ def _stage_command(name: str, text: str) -> None:
 
 
 _stage_command("data", "Read the images of a configuration and record which they are.")
-_stage_command("evaluate", "Score a sweep's winner on validation and test images.")
 _stage_command("promote", "Ask the gate, and make the winner the champion if it agrees.")
 _stage_command("report", "Write the report of a sweep as one HTML page.")
 
@@ -174,33 +183,89 @@ def train(
 
 
 @app.command()
+def evaluate(  # noqa: PLR0917 - Typer turns each into an option
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET|FILE|RUN|DIR|NAME[@ALIAS]",
+            help="A sweep's configuration, for its winner; the id of a trial's run in MLflow; the "
+            "folder of a checkpoint or generator; a promoted generator.",
+        ),
+    ] = "quick",
+    assignments: Assignments = None,
+    split: Split = "valid",
+    n_likelihood: Annotated[
+        int,
+        typer.Option(
+            "--ais",
+            metavar="IMAGES",
+            min=0,
+            help="Images (2 or more) for the log-likelihood by AIS.",
+        ),
+    ] = 0,
+    n_temperatures: Annotated[
+        int, typer.Option("--ais-temperatures", min=1, help="Steps from p(z) to the posterior.")
+    ] = 1_000,
+    output: Keep = None,
+    log: Log = True,
+    as_json: Json = False,
+) -> None:
+    """Take every score of a generator, and say what each check of the gate makes of it.
+
+    With a preset or YAML file it is the stage of `gan run`: the sweep's winner, on validation and
+    test images. Else --set takes data, evaluation, seed and promote.limits.
+
+    Example: gan evaluate mnist-generator@champion
+    """
+    from pipeline.settings import is_source
+
+    if is_source(target):
+        if split != "valid" or n_likelihood or output or not log:
+            raise _usage(f"{target} is a sweep: it takes no --split, --ais, --output, --no-log")
+        _run_stages(target, assignments, first="evaluate", last="evaluate", as_json=as_json)
+        return
+    from gan.evaluation.ais import AisSettings
+    from pipeline.scoring import Request, score_generator
+
+    judged = score_generator(
+        target,
+        Request(source=target, split=_split(split), keep=output, is_logged=log),
+        assignments=assignments or (),
+        n_likelihood_images=n_likelihood,
+        ais=AisSettings(n_temperatures=n_temperatures),
+    )
+    _show_judged(judged, as_json=as_json)
+
+
+@app.command()
 def score(  # noqa: PLR0917 - Typer turns each into an option
     file: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet, or a folder of pictures.")],
     dataset: Annotated[
         str, typer.Option(help="mnist, or the path of a .parquet or .npz file.")
     ] = "mnist",
-    split: Annotated[
-        str, typer.Option(help="valid, or test: never choose anything by a score on test.")
-    ] = "valid",
+    split: Split = "valid",
     test_path: Annotated[
         str | None, typer.Option(help="The file with the test images, of a data set by path.")
     ] = None,
     n_valid: Annotated[
         int, typer.Option(min=1, help="Images at the end of the data set that are validation's.")
     ] = 10_000,
+    assignments: Assignments = None,
+    output: Keep = None,
+    log: Log = True,
     as_json: Json = False,
 ) -> None:
-    """Score the samples of any program by Parzen window, in nats.
+    """Take every score of the samples of any program, and say what each check makes of them.
 
     Example: gan score samples.npy --dataset mnist
     """
-    from gan.config import DataConfig
-    from pipeline.scoring import score_file
+    from gan.config import load_config
+    from pipeline.scoring import Request, score_file
 
-    if split not in ("valid", "test"):
-        raise _usage(f"--split takes valid or test, got {split}")
-    data = DataConfig(dataset=dataset, test_path=test_path, n_valid=n_valid)
-    _show(score_file(file, data=data, split=split), as_json=as_json)
+    data = {"dataset": dataset, "test_path": test_path, "n_valid": n_valid}
+    config = load_config({"base": {"data": data}}, assignments or ())
+    request = Request(source=str(file), split=_split(split), keep=output, is_logged=log)
+    _show_judged(score_file(file, config, request), as_json=as_json)
 
 
 @app.command()
@@ -280,7 +345,13 @@ def _run_config(
 ) -> None:
     from gan.objectives import OBJECTIVES
     from pipeline.errors import PromotionRefused
-    from pipeline.main_line import main_line, refusals, require_test_images, summary
+    from pipeline.main_line import (
+        judged_winner,
+        main_line,
+        refusals,
+        require_test_images,
+        summary,
+    )
     from pipeline.progress import SweepTally
     from tuning.sweep import planned_trials
 
@@ -297,10 +368,35 @@ def _run_config(
         for outcome in graph.run(first=first, last=last, on_start=display.begin):
             display.end(outcome.stage, str(outcome.folder), is_skipped=outcome.is_skipped)
             outcomes.append(outcome)
+    if last == "evaluate":
+        _show_judged(judged_winner(graph), as_json=False)
     result = summary(graph, outcomes)
     _show(result, as_json=as_json)
     if result.get("outcome") == "refused":
         raise PromotionRefused(refusals(graph))
+
+
+def _split(text: str) -> "SplitName":
+    if text not in ("valid", "test"):
+        raise _usage(f"--split takes valid or test, got {text}")
+    return "test" if text == "test" else "valid"
+
+
+def _show_judged(judged: "Judged", *, as_json: bool) -> None:
+    """The two tables on stderr; with `as_json` one JSON object on stdout."""
+    from rich.console import Console
+
+    from pipeline.evaluation_table import print_evaluation
+
+    evaluation = judged.evaluation
+    images = {"valid": "validation", "test": "test"}[judged.split]
+    title = f"{evaluation.n_samples:,} samples on {images} images"
+    console = Console(stderr=True, highlight=False)
+    print_evaluation(evaluation, judged.checks, title=title, console=console)
+    if judged.run_id:
+        typer.echo(f"MLflow run {judged.run_id}", err=True)
+    if as_json:
+        typer.echo(json.dumps(judged.summary()))
 
 
 def _show_plan(

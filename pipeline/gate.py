@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gan.objectives import Objective
+
 Outcome = Literal["promote", "unchanged", "refused"]
 """`unchanged`: the candidate is the champion already, so there is nothing to do."""
 
@@ -107,26 +109,32 @@ def better_than_champion(
     candidate: ArrayLike,
     champion: ArrayLike | None,
     *,
+    objective: Objective,
     min_standard_errors: float,
     is_champion: bool = False,
 ) -> Check:
-    """The candidate's mean log-likelihood beats the champion's by more than chance explains.
+    """The candidate's mean score beats the champion's by more than chance explains.
 
-        mean(d) > min_standard_errors * std(d) / sqrt(b),    d_i = candidate_i - champion_i
+        mean(d) > min_standard_errors * std(d) / sqrt(b)
 
-    The difference is paired: most of a log-likelihood's spread is that of the images, which both
-    share, so that the same margin is seen with far fewer images than from two standard errors.
-    It knows nothing of the spread between draws of samples: both must be drawn with one seed.
+    with d_i = candidate_i - champion_i, or the reverse where a smaller score is better.
+
+    The difference is paired: most of a score's spread is that of the images, which both share, so
+    that the same margin is seen with far fewer images than from two standard errors.  Both must
+    be drawn with one seed.
 
     Args:
-        candidate: log-likelihood of each validation image, [b] in nats, b >= 2.
-        champion: of the same images in the same order, [b] in nats; None if there is no champion.
+        candidate: its score by each validation image, or by each group of the jackknife: [b],
+            b >= 2.  Log-likelihoods know nothing of the spread between draws of samples; the
+            pseudo-values of a Fréchet distance do.
+        champion: of the same images or groups in the same order; None if there is no champion.
+        objective: which score, for its direction and unit.
         min_standard_errors: how many standard errors of the mean difference, >= 0.
         is_champion: the two have the same weights, and nothing is to be promoted; then
             `champion` is not looked at.
 
     Returns:
-        `value`: the mean difference, `limit`: what it must exceed, both in nats.
+        `value`: by how much it is better, `limit`: what that must exceed.
 
     Raises:
         ValueError: if the two are not of one length >= 2.
@@ -143,16 +151,18 @@ def better_than_champion(
         reason = "there is no champion yet"
         return Check(name=name, passed=True, value=None, limit=None, reason=reason)
     mean, error = _paired_difference(candidate, champion)
+    mean = mean if objective.is_larger_better else -mean
     limit = min_standard_errors * error
     passed = mean > limit
+    unit, side = f" {objective.unit}".rstrip(), "better" if mean > 0 else "worse"
     return Check(
         name=name,
         passed=passed,
         value=mean,
         limit=limit,
-        reason=f"its mean difference to the champion is {mean:+.3f} nats, with standard error "
-        f"{error:.3f}: {'more' if passed else 'not more'} than {min_standard_errors:g} standard "
-        f"errors ({limit:.3f} nats)",
+        reason=f"its {objective.title} is {abs(mean):.3f}{unit} {side} than the champion's, with "
+        f"standard error {error:.3f}: {'more' if passed else 'not more'} than "
+        f"{min_standard_errors:g} standard errors ({limit:.3f}{unit}) better",
     )
 
 

@@ -5,9 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.config import PipelineConfig, to_dict
+from gan.config import BUILT_IN, PipelineConfig, to_dict
 from gan.errors import DatasetError
+from gan.metric_names import (
+    FRECHET_DISTANCE_TEST,
+    FRECHET_DISTANCE_VALID,
+    PARZEN_LL_TEST,
+    PARZEN_LL_TEST_FINE,
+    PARZEN_LL_VALID,
+    PARZEN_LL_VALID_FINE,
+)
+from pipeline.checks import quality_checks
 from pipeline.errors import PipelineError
+from pipeline.evaluation import Judged, read_evaluation
 from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
 from pipeline.stages import data, evaluate, promote, report, sweep
@@ -16,6 +26,23 @@ from tuning.sweep import Watcher
 from tuning.tracking import tracking_uri
 
 WORKSPACES = Path("runs")
+
+SHOWN = tuple(
+    f"{name}{end}"
+    for name in (
+        FRECHET_DISTANCE_VALID,
+        FRECHET_DISTANCE_TEST,
+        PARZEN_LL_VALID,
+        PARZEN_LL_TEST,
+        PARZEN_LL_VALID_FINE,
+        PARZEN_LL_TEST_FINE,
+        "precision_valid",
+        "recall_valid",
+        "coverage_valid",
+    )
+    for end in ("", "_se")
+)
+"""The winner's scores that a run ends with, of the forty in its report."""
 
 
 def main_line(
@@ -56,7 +83,11 @@ def main_line(
         Stage(
             name="promote",
             needs=("data", "sweep", "evaluate"),
-            settings=lambda c: {"promote": to_dict(c.promote), "store": tracking_uri()},
+            settings=lambda c: {
+                "promote": to_dict(c.promote),
+                "objective": c.sweep.objective,
+                "store": tracking_uri(),
+            },
             run=promote.run,
             is_settled=promote.is_settled,
         ),
@@ -80,7 +111,7 @@ def require_test_images(config: PipelineConfig) -> None:
         DatasetError: naming the setting.
     """
     data = config.base.data
-    if data.dataset == "mnist" or not Path(data.dataset).exists():
+    if data.dataset in BUILT_IN or not Path(data.dataset).exists():
         return
     if not any(file.is_file() for file in _test_file(config)):
         raise DatasetError(
@@ -120,8 +151,7 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         result[metric] = winner["best"][metric]
     if "evaluate" in folders:
         scores = json.loads((folders["evaluate"] / evaluate.SCORES).read_text())
-        shown = ("parzen_ll", "frechet_distance")
-        result |= {key: value for key, value in scores.items() if key.startswith(shown)}
+        result |= {key: scores[key] for key in SHOWN if key in scores}
     if "promote" in folders:
         promotion = json.loads((folders["promote"] / promote.PROMOTION).read_text())
         result |= {key: promotion[key] for key in ("outcome", "model", "version", "reason")}
@@ -131,6 +161,18 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     if "report" in folders:
         result["report"] = str(folders["report"] / report.PAGE)
     return result
+
+
+def judged_winner(graph: Graph) -> Judged:
+    """The scores of the winner on validation images, and what the gate's checks make of them."""
+    evaluation, _ = read_evaluation(graph.folder("evaluate"))
+    winner = json.loads((graph.folder("sweep") / "winner.json").read_text())
+    return Judged(
+        evaluation=evaluation,
+        checks=tuple(quality_checks(evaluation, graph.config.promote.limits)),
+        split="valid",
+        run_id=winner["run_id"],
+    )
 
 
 def refusals(graph: Graph) -> list[Check]:

@@ -38,7 +38,7 @@ def model_card(
     config = saved.config
     rows = [
         {"name": name, "value": value, "error": scores.get(f"{name}_se")}
-        for name, value in scores.items()
+        for name, value in sorted(scores.items())
         if not name.endswith("_se")
     ]
     return environment.from_string(template).render(

@@ -91,6 +91,14 @@ class Point(NamedTuple):
     is_winner: bool = False
 
 
+class ClassShare(NamedTuple):
+    """Of one class: its share of the samples, and of the data."""
+
+    name: str
+    share: float
+    real_share: float
+
+
 def score_in_context(references: Sequence[Reference]) -> Markup:
     """One row per model, the best on top, with two standard errors to either side."""
     rows = sorted(references, key=lambda reference: reference.score)
@@ -182,6 +190,35 @@ def score_by_setting(
             _draw_point(axes, x, point, limits=limits, edge=edge, gid=gid)
         axes.set(ylim=limits, xlabel=xlabel, ylabel=ylabel)
         return _svg(figure, name, titles)
+
+
+def class_shares(classes: Sequence[ClassShare], *, starved_fraction: float) -> Markup:
+    """One bar per class for the samples, with a line at the data's share across it.
+
+    Args:
+        classes: at least one.
+        starved_fraction: of the data's share; where a class is starved, as a dotted line.
+    """
+    places = range(len(classes))
+    levels = [100 * row.real_share for row in classes]
+    with matplotlib.style.context(["default", STYLE]):
+        figure, axes = _panel(WIDE)
+        heights = [100 * row.share for row in classes]
+        handles = [axes.bar(places, heights, 0.6, color=BLUE, alpha=0.75, label="samples")]
+        for height, style, label in (
+            (1.0, {"color": INK, "lw": 2}, "validation images"),
+            (starved_fraction, {"color": VERMILLION, "lw": 1.5, "ls": ":"}, "starved below"),
+        ):
+            ys = [height * level for level in levels]
+            left, right = ([x + side for x in places] for side in (-0.42, 0.42))
+            handles.append(axes.hlines(ys, left, right, label=label, **style))
+        is_crowded = sum(len(row.name) + 1 for row in classes) > 60
+        axes.set_xticks(places, [row.name for row in classes], rotation=90 if is_crowded else 0)
+        axes.grid(visible=False, axis="x")
+        axes.set(xlabel="class, by the classifier", ylabel="share, %")
+        axes.set_ylim(bottom=0)
+        axes.legend(handles=handles, **LEGEND_ABOVE)
+        return _svg(figure, "classes", {})
 
 
 def score_limits(

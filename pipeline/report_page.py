@@ -17,10 +17,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gan.config import PipelineConfig, flatten, to_dict
-from gan.metric_names import D_FAKE_MEAN, D_LOSS, D_REAL_MEAN, G_LOSS, PARZEN_LL_VALID
+from gan.evaluation.classes import STARVED_FRACTION
+from gan.evaluation.suite import Evaluation
+from gan.metric_names import (
+    D_FAKE_MEAN,
+    D_LOSS,
+    D_REAL_MEAN,
+    FRECHET_DISTANCE_VALID,
+    G_LOSS,
+    PARZEN_LL_VALID,
+)
 from gan.objectives import OBJECTIVES, Objective
 from gan.version import __version__
 from pipeline import report_figures as figures
+from pipeline.report_scores import (
+    measured,
+    number_text,
+    score_tables,
+    score_tiles,
+    unavailable_parts,
+)
 
 Trial = Mapping[str, Any]
 
@@ -51,6 +67,9 @@ SETTING_LABELS = {
 }
 
 
+PICTURES = ("samples", "nearest", "straight", "spherical")
+
+
 class Drawing(NamedTuple):
     """A figure with the words that stand around it."""
 
@@ -65,8 +84,9 @@ def render_report(
     config: Mapping[str, Any],
     trials: Sequence[Trial],
     scores: Mapping[str, float] | None,
+    evaluation: Evaluation | None,
     promotion: Mapping[str, Any] | None,
-    samples_png: bytes | None,
+    pictures: Mapping[str, bytes],
     best_trial: int | None,
     mlflow_hint: str,
 ) -> str:
@@ -77,14 +97,16 @@ def render_report(
         config: the whole `PipelineConfig`, as from `to_dict`.
         trials: the content of each trial's result.json, in any order.
         scores: of the winner's samples on both splits; None: not evaluated.
+        evaluation: every score of these samples on validation images; None: not evaluated.
         promotion: what the gate decided, its checks, the champion's version after it and, if it
             promoted, the one before; None: it was not asked.
-        samples_png: picture of the winner's samples.
+        pictures: PNG files by name: `samples.png`, `nearest.png`, `straight.png` and
+            `spherical.png`, each as of `pipeline.evaluation_pictures`; any may be missing.
         best_trial: number of the winner; None: no trial has a score.
         mlflow_hint: the command that opens MLflow on the store in use.
 
     Raises:
-        ValueError: if `best_trial` is no trial with a score, or `samples_png` is not a PNG file.
+        ValueError: if `best_trial` is no trial with a score, or a picture is not a PNG file.
     """
     objective = OBJECTIVES[config["sweep"]["objective"]]
     winner = _winner(trials, best_trial, objective)
@@ -101,8 +123,13 @@ def render_report(
         objective=objective,
         is_parzen=objective.metric == PARZEN_LL_VALID,
         other_scores=_other_scores(trials, objective),
-        # Of samples drawn after the winner was chosen, where these were scored by it.
-        decisive=scores if scores and objective.metric in scores else winner and winner["best"],
+        tiles=score_tiles(scores, winner, objective),
+        distance=OBJECTIVES[FRECHET_DISTANCE_VALID],
+        tables=score_tables(evaluation) if evaluation else [],
+        unavailable=unavailable_parts(evaluation) if evaluation else {},
+        evaluation=evaluation,
+        classes=_class_shares(evaluation) if evaluation else None,
+        verdicts={c["name"]: c["passed"] for c in promotion["checks"]} if promotion else {},
         n_by_status=Counter(trial["status"] for trial in trials),
         total_seconds=sum(trial["elapsed_seconds"] for trial in trials),
         keys=keys,
@@ -113,7 +140,11 @@ def render_report(
         paper=TABLE_1[-1],
         real=REAL_IMAGES,
         context=_score_in_context(scores, best_trial) if scores and is_mnist else None,
-        samples=_picture(samples_png) if samples_png else None,
+        pictures={
+            kind: _picture(f"{kind}.png", pictures[f"{kind}.png"])
+            for kind in PICTURES
+            if f"{kind}.png" in pictures
+        },
         curves=_learning_curves(trials, winner, base, objective),
         by_setting=_scores_by_setting(keys, trials, best_trial, config),
         promotion=promotion,
@@ -182,15 +213,33 @@ def _headline(winner: Trial | None, promotion: Mapping[str, Any] | None) -> tupl
         return f"{trial} leads the sweep", "The promotion gate has not been asked."
     model, version = promotion["model"], promotion["version"]
     if promotion["outcome"] == "refused":
-        reasons = "; ".join(c["reason"] for c in promotion["checks"] if not c["passed"])
         rest = f"Its champion stays version {version}." if version else "It has no champion yet."
-        return f"{trial} was not promoted", f"Refused for {model}: {reasons.rstrip('.')}. {rest}"
+        n_refused = sum(not check["passed"] for check in promotion["checks"])
+        by = f"{n_refused} of {len(promotion['checks'])} checks"
+        return f"{trial} was not promoted", f"Refused for {model} by {by} of the gate. {rest}"
     if promotion["outcome"] == "unchanged":
         return f"{trial} is the champion already", f"It is {model} version {version}."
     sentence, previous = f"It is {model} version {version}", promotion["previous_version"]
     if previous is None:
         return f"{trial} is the champion", f"{sentence}, the first of its name."
     return f"{trial} is the new champion", f"{sentence} and replaces version {previous}."
+
+
+def _class_shares(evaluation: Evaluation) -> Drawing | None:
+    """The share of each class beside the data's, where there are labels."""
+    shares = evaluation.details.get("classes", {}).get("shares")
+    if not shares:
+        return None
+    listed = ", ".join(f"{name} {own:.1%} ({real:.1%})" for name, (own, real) in shares.items())
+    return Drawing(
+        title="Share of each class",
+        svg=figures.class_shares(
+            [figures.ClassShare(name, own, real) for name, (own, real) in shares.items()],
+            starved_fraction=STARVED_FRACTION,
+        ),
+        alt=f"Share of each class among the samples, in brackets among validation images: "
+        f"{listed}.",
+    )
 
 
 def _score_in_context(scores: Mapping[str, float], best_trial: int | None) -> Drawing | None:
@@ -354,10 +403,10 @@ def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _picture(png: bytes) -> dict[str, Any]:
+def _picture(name: str, png: bytes) -> dict[str, Any]:
     """A PNG as a data URI, and the width at which each of its pixels is a whole square."""
     if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(f"samples_png must be a PNG file, got bytes that begin with {png[:8]!r}")
+        raise ValueError(f"{name} must be a PNG file, got bytes that begin with {png[:8]!r}")
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     zoom = max(1, 640 // width)
     uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -396,15 +445,6 @@ def _nats(value: float | None, standard_error: float | None = None) -> str:
     return text if standard_error is None else f"{text} ± {standard_error:.1f}"
 
 
-def _measured(report: Mapping[str, float], score: Objective) -> str:
-    """A score of a report with its standard error, which tells how many digits it has."""
-    value, error = report[score.metric], report[score.metric_se]
-    if error <= 0:
-        return score.text(value)
-    decimals = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}".replace("-", "−")
-
-
 def _duration(seconds: float) -> str:
     """Seconds as a person says them."""
     whole = round(seconds)
@@ -431,7 +471,8 @@ def _environment(objective: Objective) -> Environment:
         "setting": figures.setting_text,
         "exact": _yaml,
         "score": functools.partial(_score, objective=objective),
-        "measured": _measured,
+        "measured": measured,
+        "number": number_text,
         "with_unit": _with_unit,
     }
     return environment

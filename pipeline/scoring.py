@@ -1,51 +1,297 @@
-"""The score of samples that any program wrote to a file."""
+"""The suite on samples that any program wrote, and on any run, checkpoint or champion."""
 
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from gan.config import DataConfig, EvaluationConfig
+from gan.checkpoint import META, TENSORS
+from gan.config import (
+    BUILT_IN,
+    DataConfig,
+    PipelineConfig,
+    RunConfig,
+    field_names,
+    load_config,
+    to_dict,
+)
 from gan.datasets.files import read_samples
-from gan.datasets.splits import load_test, load_train_valid
-from gan.errors import DatasetError
-from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma, parzen_scores
-from gan.run import unit_pixels
+from gan.errors import ConfigError, DatasetError
+from gan.evaluation.ais import AisSettings
+from gan.evaluation.real_images import RealImages
+from gan.evaluation.suite import evaluate
+from gan.files import new_folder
+from gan.randomness import stream_seed
+from gan.saved_generator import (
+    WEIGHTS,
+    SavedGenerator,
+    generator_from_checkpoint,
+    load_generator,
+)
+from pipeline.artifacts import MANIFEST, load_artifact
+from pipeline.checks import quality_checks
+from pipeline.errors import ArtifactNotFound, PipelineError
+from pipeline.evaluation import (
+    PICTURES,
+    Judged,
+    Split,
+    by_metric_name,
+    extractors_folder,
+    real_images,
+    write_evaluation,
+)
+from pipeline.evaluation_pictures import interpolation_pictures, sample_pictures
+from pipeline.generator_scores import (
+    require_log_likelihood,
+    with_log_likelihood,
+    with_path_scores,
+)
+from pipeline.main_line import WORKSPACES
+from pipeline.registry import fetch, has_run
+from tuning.tracking import (
+    download_checkpoint,
+    log_evaluation,
+    prepare_store,
+    tracking_uri,
+)
+
+EXPERIMENT = "evaluations"
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+VERSION = re.compile(r"[^/]+/[0-9]+")
+CHECKS = "checks.json"
+OPEN_SETTINGS = ("seed", "data", "evaluation")
+"""Groups of a run's settings that may be others than those the generator was trained with."""
 
 
-def score_file(
-    file: Path, *, data: DataConfig, split: Literal["valid", "test"] | str
-) -> dict[str, Any]:
-    """Parzen scores of samples by both grids, with their standard errors over images.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be done with samples.
+
+    Attributes:
+        source: where they come from, for people.
+        split: which images score them.
+        keep: a new folder for scores and pictures; None: they are kept in MLflow alone.
+        is_logged: whether MLflow is told.
+    """
+
+    source: str
+    split: Split
+    keep: Path | None = None
+    is_logged: bool = True
+
+
+def score_file(file: Path, config: PipelineConfig, request: Request) -> Judged:
+    """The suite on samples in a file.
 
     Args:
         file: samples in [0, 1]; see `gan.datasets.files.read_samples`.
-        data: the images.
-        split: which images are scored; widths are chosen on validation images in any case.
+        config: the images, the settings of the scores and the limits of the checks.
+        request: what is to be done.
 
     Raises:
         DatasetError: if a file cannot be read, or samples and images differ in shape.
+        PipelineError: if the folder to keep is taken.
+        ScoreError: if the samples are all the same.
+        TrackingError: if MLflow does not take the scores; the folder is kept then.
     """
-    cfg = EvaluationConfig()
-    samples = torch.from_numpy(read_samples(file))
-    _, valid_images = load_train_valid(data)
-    valid = unit_pixels(valid_images)
-    images = valid if split == "valid" else unit_pixels(load_test(data))
-    if samples.shape[1:] != images.shape[1:]:
-        raise DatasetError(
-            f"{file}: samples must have the shape of the images of {data.dataset}, "
-            f"{list(images.shape[1:])}, got {list(samples.shape[1:])}"
+    samples = torch.from_numpy(read_samples(file)).to(torch.float32)
+    return _judge(samples, config, request)
+
+
+def score_generator(
+    target: str,
+    request: Request,
+    *,
+    assignments: Sequence[str] = (),
+    n_likelihood_images: int = 0,
+    ais: AisSettings,
+) -> Judged:
+    """The suite on samples of a generator, with the scores that need the generator itself.
+
+    Args:
+        target: id of an MLflow run of a trial, folder of a checkpoint, of a generator or of an
+            artifact, or `NAME[@ALIAS]`, `NAME/VERSION` in the registry.
+        request: what is to be done.
+        assignments: settings of `data`, `evaluation` and `promote`, and `seed`, that are to be
+            others than those the generator was trained with.
+        n_likelihood_images: for the log-likelihood by annealed importance sampling; 0: without.
+        ais: how hard that estimate works.
+
+    Raises:
+        ArtifactError: there is no such generator, or it was altered.
+        CheckpointError: the checkpoint is damaged.
+        ConfigError: another setting was assigned.
+        ScoreError: a log-likelihood was asked for, but the prior has no smooth density, or the
+            split too few images.
+        DatasetError, PipelineError, TrackingError: as `score_file`.
+    """
+    with _generator(target) as saved:
+        settings = {"base": to_dict(saved.config)}
+        config = load_config(settings, assignments)
+        _require_as_trained(config.base, saved.config)
+        _require_files(config.base.data, request)
+        # As the stage `evaluate` draws them, so that both come to the same scores.
+        seed = stream_seed(config.base.seed, "evaluate") % 2**31
+        samples = saved.sampler().sample(config.base.evaluation.n_samples, seed=seed)
+        return _judge(
+            samples,
+            config,
+            request,
+            seed=seed,
+            saved=saved,
+            n_likelihood_images=n_likelihood_images,
+            ais=ais,
         )
-    sigmas = [
-        choose_sigma(valid[: cfg.n_sigma_images], samples, grid=grid, chunk=cfg.chunk)
-        for grid in (PAPER_GRID, FINE_GRID)
+
+
+def _judge(
+    samples: Tensor,
+    config: PipelineConfig,
+    request: Request,
+    *,
+    seed: int = 0,
+    saved: SavedGenerator | None = None,
+    n_likelihood_images: int = 0,
+    ais: AisSettings | None = None,
+) -> Judged:
+    real = _real_images(samples, config, request)
+    if saved is not None and n_likelihood_images:
+        require_log_likelihood(saved, n_images=n_likelihood_images, n_scored=len(real.scored))
+    if request.is_logged:
+        prepare_store(tracking_uri(), EXPERIMENT)  # a store that is away is no news for the end
+    evaluation = evaluate(samples, real, seed=seed)
+    if saved is not None:
+        evaluation = with_path_scores(evaluation, saved.sampler(), real, seed=seed)
+    if saved is not None and ais is not None and n_likelihood_images:
+        evaluation = with_log_likelihood(
+            evaluation, saved, real, n_images=n_likelihood_images, settings=ais
+        )
+    checks = tuple(quality_checks(evaluation, config.promote.limits))
+    judged = Judged(evaluation=evaluation, checks=checks, split=request.split, run_id=None)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_evaluation(folder, evaluation, real)
+        verdicts = [asdict(check) for check in checks]
+        (folder / CHECKS).write_text(json.dumps(verdicts, indent=2) + "\n")
+        (folder / PICTURES).mkdir()
+        sample_pictures(folder / PICTURES, samples, train=real.train)
+        if saved is not None:
+            interpolation_pictures(folder / PICTURES, saved.sampler(), seed=seed)
+        if request.keep is not None:
+            with new_folder(request.keep.absolute()) as kept:
+                shutil.copytree(folder, kept, dirs_exist_ok=True)
+        if not request.is_logged:
+            return judged
+        return replace(judged, run_id=_log(judged, config, request, real, folder))
+
+
+def _real_images(samples: Tensor, config: PipelineConfig, request: Request) -> RealImages:
+    """The real images, once it is known that the rest can be done, too."""
+    keep, data = request.keep, config.base.data
+    if keep is not None and (keep.is_symlink() or keep.exists()):
+        if keep.is_symlink() or not keep.is_dir() or any(keep.iterdir()):
+            raise PipelineError(f"{keep} must be a new or an empty folder")
+    real = real_images(
+        data,
+        config.base.evaluation,
+        split=request.split,
+        extractors=extractors_folder(WORKSPACES / config.name),
+    )
+    if samples.shape[1:] != real.scored.shape[1:]:
+        raise DatasetError(
+            f"{request.source}: samples must have the shape of the images of "
+            f"{data.dataset}, {list(real.scored.shape[1:])}, got {list(samples.shape[1:])}"
+        )
+    return real
+
+
+def _log(
+    judged: Judged, config: PipelineConfig, request: Request, real: RealImages, folder: Path
+) -> str:
+    return log_evaluation(
+        tracking_uri(),
+        EXPERIMENT,
+        name=f"{request.source}, {request.split}",
+        params={
+            "source": request.source,
+            "dataset": config.base.data.dataset,
+            "split": request.split,
+            "n_samples": judged.evaluation.n_samples,
+            "extractor": real.extractor.name,
+            "extractor_digest": real.extractor.digest,
+            "refused_by": ", ".join(c.name for c in judged.checks if not c.passed) or "none",
+        },
+        metrics=by_metric_name(judged.evaluation, request.split),
+        folder=folder,
+    )
+
+
+def _require_as_trained(config: RunConfig, trained: RunConfig) -> None:
+    """Refuse settings that the weights have settled, rather than pass over them in silence."""
+    problems = [
+        f"{name} is what the generator was trained with, and stays: of it only data, evaluation "
+        "and seed can be set, and promote.limits"
+        for name in field_names(RunConfig)
+        if name not in OPEN_SETTINGS and getattr(config, name) != getattr(trained, name)
     ]
-    paper, fine = parzen_scores(images, samples, sigmas=sigmas, chunk=cfg.chunk)
-    return {
-        "n_samples": len(samples),
-        f"parzen_ll_{split}": paper.mean,
-        f"parzen_ll_{split}_se": paper.standard_error,
-        "parzen_sigma": paper.sigma,
-        f"parzen_ll_{split}_fine": fine.mean,
-        "parzen_sigma_fine": fine.sigma,
-    }
+    if problems:
+        raise ConfigError(problems)
+
+
+def _require_files(data: DataConfig, request: Request) -> None:
+    """Say how to name files that lie elsewhere than when the generator was trained."""
+    wanted = {"dataset": None if data.dataset in BUILT_IN else data.dataset}
+    if request.split == "test":
+        wanted["test_path"] = data.test_path
+    for name, path in wanted.items():
+        if path is not None and not Path(path).expanduser().is_file():
+            raise DatasetError(
+                f"the images to score {request.source} by are not there: data.{name} is {path}; "
+                f"name the file by --set data.{name}=FILE"
+            )
+
+
+@contextmanager
+def _generator(target: str) -> Iterator[SavedGenerator]:
+    path = Path(target)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "generator"
+        if path.is_dir():
+            yield _in_folder(path)
+        elif RUN_ID.fullmatch(target):
+            if not has_run(tracking_uri(), target):
+                raise ArtifactNotFound(
+                    f"there is no run {target} in MLflow's store: start where its mlflow.db lies, "
+                    "or set MLFLOW_TRACKING_URI"
+                )
+            download_checkpoint(tracking_uri(), target, folder)
+            yield generator_from_checkpoint(folder)
+        elif path.exists():
+            raise PipelineError(
+                f"{target} is a file, and a generator is a folder: `gan score {target}` scores "
+                "samples"
+            )
+        elif "/" in target and not VERSION.fullmatch(target):
+            raise ArtifactNotFound(f"there is no folder {target}")
+        else:
+            fetch(tracking_uri(), target, folder)
+            yield load_artifact(folder)
+
+
+def _in_folder(folder: Path) -> SavedGenerator:
+    if (folder / META).is_file() or (folder / TENSORS).is_file():  # one may have been lost
+        return generator_from_checkpoint(folder)
+    if (folder / MANIFEST).is_file():
+        return load_artifact(folder)
+    if (folder / WEIGHTS).is_file():
+        return load_generator(folder)
+    raise PipelineError(
+        f"{folder} holds neither a checkpoint ({TENSORS}) nor a generator ({WEIGHTS})"
+    )

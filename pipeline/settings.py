@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from gan.config import PipelineConfig, load_config, read_yaml
+from gan.config import BUILT_IN, PipelineConfig, load_config, read_yaml
 from gan.errors import ConfigError
 
 DEFAULT_PRESET = "quick"
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def presets() -> list[str]:
@@ -20,6 +21,11 @@ def presets() -> list[str]:
     folder = files("pipeline.presets")
     names = [file.name for file in folder.iterdir()]
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def is_source(name: str) -> bool:
+    """Whether `resolve` takes it: a preset, or what ends as a YAML file does."""
+    return name in presets() or name.endswith(YAML_SUFFIXES)
 
 
 def resolve(source: str, assignments: Sequence[str] = ()) -> PipelineConfig:
@@ -36,7 +42,7 @@ def resolve(source: str, assignments: Sequence[str] = ()) -> PipelineConfig:
     """
     config = load_config(_read(source), assignments)
     data = config.base.data
-    dataset = data.dataset if data.dataset == "mnist" else _absolute(data.dataset)
+    dataset = data.dataset if data.dataset in BUILT_IN else _absolute(data.dataset)
     test_path = None if data.test_path is None else _absolute(data.test_path)
     data = dataclasses.replace(data, dataset=dataset, test_path=test_path)
     return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
@@ -63,7 +69,7 @@ def _read(source: str) -> dict[str, Any]:
 
 
 def _text(source: str) -> str:
-    if "/" in source or source.endswith((".yaml", ".yml")):
+    if "/" in source or source.endswith(YAML_SUFFIXES):
         return Path(source).expanduser().read_text(encoding="utf-8")
     if source in presets():
         return files("pipeline.presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from gan.files import new_folder
 from gan.objectives import OBJECTIVES
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import PipelineError
+from pipeline.evaluation import extractors_folder, prepare_extractor
 from pipeline.main_line import WORKSPACES
 from pipeline.progress import Display, SweepTally
 from tuning.errors import SweepInterrupted
@@ -42,6 +43,7 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
     ledger = Ledger((WORKSPACES / config.name / "runs" / f"train-{key[:8]}").absolute())
     with ledger.lock():
         ledger.propose(0, {})
+        prepare_extractor(config, extractors_folder(WORKSPACES / config.name))
         if ledger.result(0) is None:
             _train(config, ledger, display, data_digest=images.digest)
     result = ledger.result(0)
@@ -82,6 +84,7 @@ def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialS
     uri = tracking_uri()
     return TrialSpec(
         ledger=str(ledger.folder),
+        extractors=str(extractors_folder(WORKSPACES / config.name)),
         index=0,
         overrides={},
         run=to_dict(config.base),

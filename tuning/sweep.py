@@ -108,7 +108,9 @@ def planned_trials(config: PipelineConfig) -> int:
     return len(grid_points(space)) if config.sweep.search == "grid" else config.sweep.n_trials
 
 
-def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None = None) -> str:
+def run_sweep(
+    config: PipelineConfig, folder: Path, *, extractors: Path, watcher: Watcher | None = None
+) -> str:
     """Run what is missing of a sweep; returns the id of its MLflow run.
 
     Trials that were lost, or that an earlier run's time budget stopped, go on; the budget counts
@@ -117,6 +119,7 @@ def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None =
     Args:
         config: what to run.
         folder: the sweep's ledger; one that exists is gone on with.
+        extractors: folder of the nets that give features, which other sweeps may share.
         watcher: told of every report; must be quick.
 
     Raises:
@@ -132,7 +135,7 @@ def run_sweep(config: PipelineConfig, folder: Path, *, watcher: Watcher | None =
         ledger.open(config)
         ledger.begin()
         _reopen_trials(ledger)
-        sweep = _Sweep(config, ledger, space, data_digest=images.digest)
+        sweep = _Sweep(config, ledger, space, extractors=extractors, data_digest=images.digest)
         try:
             with _stops_cleanly(ledger):
                 _run(sweep, watcher)
@@ -187,9 +190,16 @@ class _Sweep:
     """The driver's side of a running sweep."""
 
     def __init__(
-        self, config: PipelineConfig, ledger: Ledger, space: Space, *, data_digest: str
+        self,
+        config: PipelineConfig,
+        ledger: Ledger,
+        space: Space,
+        *,
+        extractors: Path,
+        data_digest: str,
     ) -> None:
         self.config, self.ledger, self.space = config, ledger, space
+        self.extractors = extractors.absolute()
         self.objective = OBJECTIVES[config.sweep.objective]
         self.uri = tracking_uri()
         self.tags = provenance() | {DATA_TAG: data_digest}
@@ -404,6 +414,7 @@ class _Sweep:
         run = trial_run(self.config, index, overrides)
         return {
             "ledger": str(self.ledger.folder),
+            "extractors": str(self.extractors),
             "index": index,
             "overrides": dict(overrides),
             "run": to_dict(run),

@@ -2,17 +2,19 @@
 
 The driver prepares the store, opens and closes the parent run, and closes what processes that
 died left open.  A trial's own process writes its run (`tuning.run_log`).  Tags tell runs apart:
-`gan.kind` (sweep or trial), `gan.sweep` and `gan.trial`; `gan.cause` says why a run failed.
+`gan.kind` (sweep, trial or evaluation), `gan.sweep` and `gan.trial`; `gan.cause` says why a run
+failed.
 """
 
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -45,6 +47,8 @@ STOPPED_EARLY_TAG = "gan.stopped_early"
 EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 PARENT_TAG = "mlflow.parentRunId"
 
+BEST_CHECKPOINT = "checkpoints/best"
+"""Where a trial's run has the checkpoint of its best score."""
 GRID_KEY = "samples"
 """Name under which a run's sample grids lie on the step slider of MLflow's UI."""
 
@@ -164,6 +168,54 @@ def log_folder(uri: str, run_id: str, folder: Path, artifact_path: str) -> None:
     """
     with store(uri) as client:
         client.log_artifacts(run_id, str(folder), artifact_path)
+
+
+def log_evaluation(
+    uri: str,
+    experiment: str,
+    *,
+    name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    folder: Path,
+) -> str:
+    """A run of its own for an evaluation, finished, with the files of `folder`; returns its id.
+
+    Raises:
+        TrackingError: the store cannot be reached or written; the run is then FAILED, if it is.
+    """
+    from mlflow.entities import Metric, Param
+
+    experiment_id = prepare_store(uri, experiment)
+    with store(uri) as client:
+        tags = {KIND_TAG: "evaluation"}
+        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        try:
+            client.log_batch(
+                run_id,
+                metrics=[Metric(key, value, _now_ms(), 0) for key, value in metrics.items()],
+                params=[Param(key, str(value)[:_VALUE_LENGTH]) for key, value in params.items()],
+            )
+            client.log_artifacts(run_id, str(folder))
+            client.set_terminated(run_id, "FINISHED")
+        except BaseException as error:
+            _close(client, run_id, "FAILED", {CAUSE_TAG: _reason(error)}, _now_ms())
+            raise
+    return str(run_id)
+
+
+def download_checkpoint(uri: str, run_id: str, dest: Path) -> None:
+    """Lay the best checkpoint of a trial's run down as the folder `dest`, as it was uploaded.
+
+    Raises:
+        TrackingError: the store does not answer, or has no such run, or that has no checkpoint.
+    """
+    with store(uri) as client, TemporaryDirectory() as scratch:
+        client.get_run(run_id)
+        if not client.list_artifacts(run_id, BEST_CHECKPOINT):
+            raise TrackingError(f"run {run_id} has no checkpoint in {BEST_CHECKPOINT}")
+        folder = client.download_artifacts(run_id, BEST_CHECKPOINT, scratch)
+        shutil.copytree(folder, dest)
 
 
 def close_stragglers(uri: str, parent_run_id: str, status: RunStatus, *, cause: str) -> int:
@@ -305,7 +357,7 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The first line of an error; of urllib3's errors within errors, the innermost."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     _, nested, innermost = line.rpartition("Caused by ")

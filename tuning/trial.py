@@ -5,8 +5,8 @@ The same code runs inside a Ray worker, under `gan train`, and in a test.
 
 import functools
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import torch
 
 from gan.algorithm1 import Progress
 from gan.checkpoint import load_newest, prune_checkpoints, save_checkpoint
-from gan.config import DataConfig, digest, flatten, run_config
+from gan.config import DataConfig, EvaluationConfig, digest, flatten, run_config
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_train_valid
 from gan.errors import ConfigError, DivergedError, ScoreError
-from gan.evaluation.features import Extractor, default_extractor
+from gan.evaluation.features import Extractor, build_extractor
 from gan.evaluation.frechet import frechet_distance
 from gan.metric_names import (
     D_FAKE_MEAN,
@@ -37,11 +37,12 @@ from gan.metric_names import (
 from gan.objectives import OBJECTIVES
 from gan.run import Run, score_samples, unit_pixels
 from gan.sampling import save_png, tile
+from gan.saved_generator import generator_facts
 from tuning.errors import TuningError
 from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog
-from tuning.tracking import CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
+from tuning.tracking import BEST_CHECKPOINT, CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
 
 GRID_IMAGES = 100
 
@@ -52,6 +53,7 @@ class TrialSpec:
 
     Attributes:
         ledger: folder of the sweep.
+        extractors: folder of the nets that give features, on storage that every node can reach.
         index: of the trial in the sweep.
         overrides: dotted path -> value, as the search proposed them.
         run: the whole run configuration, `overrides` included.
@@ -65,6 +67,7 @@ class TrialSpec:
     """
 
     ledger: str
+    extractors: str
     index: int
     overrides: dict[str, Any]
     run: dict[str, Any]
@@ -83,6 +86,10 @@ class _Journal:
 
     history: list[dict[str, float]] = field(default_factory=list)
     elapsed_seconds: float = 0.0
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> "_Journal":
+        return cls(**{name: meta[name] for name in ("history", "elapsed_seconds") if name in meta})
 
 
 def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
@@ -134,7 +141,7 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
     ledger = Ledger(Path(spec.ledger))
     with ledger.writing(spec.index):
         trial = _Trial(spec)
-        trial.journal = _Journal(**ledger.newest_meta(spec.index))
+        trial.journal = _Journal.from_meta(ledger.newest_meta(spec.index))
         if error is not None:
             trial.end("failed", cause=error, is_final=False)
         elif trial.journal.history:
@@ -160,7 +167,7 @@ class _Trial:
         checkpoint = load_newest(self.checkpoints)
         if checkpoint is not None:
             run.set_state(checkpoint.tensors)
-            self.journal = _Journal(**checkpoint.meta)
+            self.journal = _Journal.from_meta(checkpoint.meta)
             self._upload(checkpoint.path, step=checkpoint.step)  # it may have died before it could
             yield self.journal.history[-1]  # what the scheduler would otherwise never learn
         images_seen = self.journal.history[-1][IMAGES_SEEN] if self.journal.history else 0
@@ -254,7 +261,7 @@ class _Trial:
         if self.objective.metric != FRECHET_DISTANCE_VALID:
             return {}
         extractor, valid = feature_space(
-            self.cfg.data, self.ledger.folder / "extractors", self.spec.device
+            self.cfg.data, self.cfg.evaluation, Path(self.spec.extractors), self.spec.device
         )
         points = extractor(samples.float())
         distance = frechet_distance(valid, points, seed=self.cfg.seed).distance
@@ -265,7 +272,7 @@ class _Trial:
 
     def _checkpoint(self, run: Run) -> None:
         best = best_report(self.journal.history, self.objective)
-        meta = {"history": self.journal.history, "elapsed_seconds": self.journal.elapsed_seconds}
+        meta = asdict(self.journal) | generator_facts(self.cfg, run.image_shape)
         step = run.gan.step
         path = save_checkpoint(self.checkpoints, step=step, tensors=run.state(), meta=meta)
         best_step = int(best["step"]) if best else step
@@ -281,7 +288,7 @@ class _Trial:
         self.log.artifact(checkpoint, "checkpoints/last")
         best = best_report(self.journal.history, self.objective)
         if best is not None and best["step"] == step:
-            self.log.artifact(checkpoint, "checkpoints/best")
+            self.log.artifact(checkpoint, BEST_CHECKPOINT)
 
     def _identity(self) -> RunIdentity:
         spec = self.spec
@@ -306,16 +313,19 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
 
 
 @functools.lru_cache(maxsize=1)
-def feature_space(data: DataConfig, folder: Path, device: str) -> tuple[Extractor, torch.Tensor]:
-    """The data set's extractor, and the features of its validation images, [n, d].
+def feature_space(
+    data: DataConfig, cfg: EvaluationConfig, folder: Path, device: str
+) -> tuple[Extractor, torch.Tensor]:
+    """The extractor of a run, and the features of its validation images, [n, d].
 
     Args:
         data: the images.
+        cfg: names the extractor.
         folder: where an extractor is kept that the package has not; training one takes minutes.
         device: `cpu` or `cuda`.
     """
     train, valid_images = load_data(data)
-    extractor = default_extractor(train, folder=folder, device=device)
+    extractor = build_extractor(cfg, data, train, folder=folder, device=device)
     return extractor, extractor(unit_pixels(valid_images, device=device).float())
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gan.config import DataConfig
+from gan.config import BUILT_IN, DataConfig
 from gan.datasets.files import DATASET_SUFFIXES, read_images
 from gan.datasets.images import ImageSet
 from gan.datasets.mnist import read_mnist
+from gan.datasets.stacked_mnist import NAME as STACKED
+from gan.datasets.stacked_mnist import stack_digits
 from gan.errors import DatasetError
 
 
@@ -34,7 +36,8 @@ def load_train_valid(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             f"data.n_valid must be less than the {len(whole)} images of {data.dataset}, "
             f"got {data.n_valid}"
         )
-    return _rows(whole, 0, cut), _rows(whole, cut, len(whole))
+    train, valid = _rows(whole, 0, cut), _rows(whole, cut, len(whole))
+    return _made(train, data), _made(valid, data)
 
 
 def load_test(data: DataConfig) -> ImageSet:
@@ -47,8 +50,8 @@ def load_test(data: DataConfig) -> ImageSet:
         DatasetError: if there are none, or if they are damaged, of another shape than the
             training images, or the training images themselves.
     """
-    if _is_mnist(data):
-        return read_mnist("test")
+    if _is_built_in(data):
+        return _made(read_mnist("test"), data)
     if data.test_path is None:
         raise DatasetError(
             f"{data.dataset} comes without test images: set data.test_path to a .parquet or "
@@ -69,25 +72,30 @@ def load_test(data: DataConfig) -> ImageSet:
 
 
 def _training_images(data: DataConfig) -> ImageSet:
-    if _is_mnist(data):
+    if _is_built_in(data):
         return read_mnist("train")
     path = Path(data.dataset).expanduser()
     if not path.is_file() or path.suffix not in DATASET_SUFFIXES:
         found = "no such file" if not path.exists() else "not such a file"
         raise DatasetError(
-            "data.dataset must be mnist or the path of a .parquet or .npz file, "
+            f"data.dataset must be {', '.join(BUILT_IN)} or the path of a .parquet or .npz file, "
             f"got {data.dataset!r}: {found}"
         )
     return read_images(path)
 
 
-def _is_mnist(data: DataConfig) -> bool:
-    if data.dataset != "mnist":
+def _made(images: ImageSet, data: DataConfig) -> ImageSet:
+    """What the data set makes of a split of its file."""
+    return stack_digits(images) if data.dataset == STACKED else images
+
+
+def _is_built_in(data: DataConfig) -> bool:
+    if data.dataset not in BUILT_IN:
         return False
     if data.test_path is not None:
         raise DatasetError(
-            "data.test_path belongs to a data set given by path, and mnist has test images of its "
-            f"own: leave it out, got {data.test_path}"
+            f"data.test_path belongs to a data set given by path, and {data.dataset} has test "
+            f"images of its own: leave it out, got {data.test_path}"
         )
     return True
 

@@ -18,6 +18,7 @@ from gan.datasets.images import ImageSet
 from gan.evaluation.feature_nets import (
     N_CONVOLVED,
     FeatureNetSettings,
+    announce,
     as_minibatch,
     convolutions,
     draw_weights,
@@ -181,6 +182,7 @@ def cached_autoencoder(
     recipe = recipe_of(ARCHITECTURE, train.digest, seed=seed, settings=settings)
     kept = folder / f"autoencoder-{json_digest(recipe)[:16]}"
     if not kept.exists():
+        announce("autoencoder", kept, settings)
         autoencoder = train_autoencoder(
             torch.from_numpy(train.images),
             seed=seed,

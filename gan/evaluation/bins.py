@@ -162,6 +162,24 @@ def nearest_centres(
         yield converted, torch.addmm(half_norms, converted, centres.T, alpha=-1).argmin(1)
 
 
+@torch.no_grad()
+def lloyd(points: Tensor, centres: Tensor, *, n_steps: int, chunk: int = 1_000) -> Tensor:
+    """Centres [k, d] after `n_steps` of Lloyd's algorithm on points [n, d].
+
+    A centre that no point is nearest to stays where it was.  `chunk` points a pass bound the
+    memory at a matrix [chunk, k].
+    """
+    for _ in range(n_steps):
+        sums = torch.zeros_like(centres)
+        counts = centres.new_zeros(len(centres))
+        for rows, nearest in nearest_centres(points, centres, chunk=chunk):
+            sums.index_add_(0, nearest, rows)
+            counts.index_add_(0, nearest, torch.ones_like(rows[:, 0]))
+        means = sums / counts.clamp(min=1)[:, None]
+        centres = torch.where(counts[:, None] > 0, means, centres)
+    return centres
+
+
 def compare_bins(
     real_counts: Tensor, counts: Tensor, *, centres: Tensor, significance: float = 0.05
 ) -> BinScore:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan.errors import ScoreError
-from gan.evaluation.bins import nearest_centres
+from gan.evaluation.bins import lloyd
 from gan.randomness import stream
 
 RARE_CLASS = 2
@@ -115,24 +115,6 @@ def k_means_centres(material: Material, *, n: int, seed: int) -> Tensor:
     rng = stream(seed, "cheaters/k_means_centres")
     centres = lloyd(material.train.flatten(1), _draw(material.train, n, rng).flatten(1), n_steps=2)
     return centres.view(n, *material.train.shape[1:]).clamp(0, 1)
-
-
-@torch.no_grad()
-def lloyd(points: Tensor, centres: Tensor, *, n_steps: int, chunk: int = 1_000) -> Tensor:
-    """Centres [k, d] after `n_steps` of Lloyd's algorithm on points [n, d].
-
-    A centre that no point is nearest to stays where it was.  `chunk` points a pass bound the
-    memory at a matrix [chunk, k].
-    """
-    for _ in range(n_steps):
-        sums = torch.zeros_like(centres)
-        counts = centres.new_zeros(len(centres))
-        for rows, nearest in nearest_centres(points, centres, chunk=chunk):
-            sums.index_add_(0, nearest, rows)
-            counts.index_add_(0, nearest, torch.ones_like(rows[:, 0]))
-        means = sums / counts.clamp(min=1)[:, None]
-        centres = torch.where(counts[:, None] > 0, means, centres)
-    return centres
 
 
 def copied(material: Material, *, n: int, seed: int) -> Tensor:

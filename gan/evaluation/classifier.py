@@ -20,6 +20,7 @@ from gan.errors import DatasetError
 from gan.evaluation.feature_nets import (
     N_CONVOLVED,
     FeatureNetSettings,
+    announce,
     as_minibatch,
     convolutions,
     draw_weights,
@@ -216,6 +217,7 @@ def cached_classifier(
         return load_classifier(SHIPPED, device=device)
     kept = folder / f"classifier-{json_digest(recipe)[:16]}"
     if not kept.exists():
+        announce("classifier", kept, settings)
         classifier = train_classifier(
             torch.from_numpy(train.images),
             torch.from_numpy(train.labels),

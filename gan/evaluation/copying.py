@@ -78,22 +78,25 @@ class CellScores:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CopyingScores:
-    """How near samples lie to the training points, beside test points."""
+@dataclass(frozen=True, kw_only=True)
+class Nearness:
+    """How near samples lie to the training points, beside test points, over the whole space."""
 
     z: Score
     """Z_U over all points: far below 0 for copies."""
-    c_t: Score
-    """C_T, the mean over cells: far below 0 for copies."""
-    cells: CellScores
     authenticity: Score
     authenticity_test: Score
     """What honest samples reach."""
-    distances: Tensor
-    """Of each sample to its nearest training point, [n], float64."""
-    nearest: Tensor
-    """Row of that training point, [n], int64."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CopyingScores:
+    """The same, and within each cell of a partition."""
+
+    nearness: Nearness
+    c_t: Score
+    """C_T, the mean over cells: far below 0 for copies."""
+    cells: CellScores
 
 
 def copying_scores(
@@ -126,18 +129,40 @@ def copying_scores(
     centres = _k_means(train, n_cells=n_cells, seed=seed)
     cells = score_cells(train=train, test=test, samples=samples, centres=centres, chunk=chunk)
 
-    near_test = nearest_neighbours(test, train, chunk=chunk)
-    near_samples = nearest_neighbours(samples, train, chunk=chunk)
+    nearness = nearness_scores(
+        train,
+        near_test=nearest_neighbours(test, train, chunk=chunk),
+        near_samples=nearest_neighbours(samples, train, chunk=chunk),
+        chunk=chunk,
+    )
+    return CopyingScores(nearness=nearness, c_t=_mean_over_cells(cells), cells=cells)
+
+
+def nearness_scores(
+    train: Tensor,
+    *,
+    near_test: Neighbours,
+    near_samples: Neighbours,
+    suffix: str = "",
+    chunk: int = 256,
+) -> Nearness:
+    """Z_U over all points and authenticity, from neighbours that are known.
+
+    Args:
+        train: [m, d] or [m, c, h, w].
+        near_test: the nearest of `train` to each test point.
+        near_samples: the same of each sample.
+        suffix: of the scores' names, to say in which space: `_pixels`.
+        chunk: as `nearest_neighbours`.
+    """
     z = mann_whitney_z(near_samples.distances[:, 0], near_test.distances[:, 0])
-    is_authentic, is_authentic_test = _authentic(train, near_samples, near_test, chunk=chunk)
-    return CopyingScores(
-        z=normal_score("copying_z", z, 1.0),
-        c_t=_mean_over_cells(cells),
-        cells=cells,
-        authenticity=_share("authenticity", is_authentic),
-        authenticity_test=_share("authenticity_test", is_authentic_test),
-        distances=near_samples.distances[:, 0],
-        nearest=near_samples.indices[:, 0],
+    is_authentic, is_authentic_test = _authentic(
+        train.flatten(1), near_samples, near_test, chunk=chunk
+    )
+    return Nearness(
+        z=normal_score(f"copying_z{suffix}", z, 1.0),
+        authenticity=_share(f"authenticity{suffix}", is_authentic),
+        authenticity_test=_share(f"authenticity_test{suffix}", is_authentic_test),
     )
 
 

@@ -1,8 +1,10 @@
 """What classifier and autoencoder share: convolutions, their training, passes by chunks."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gan.errors import ScoreError
 from gan.randomness import stream
+
+logger = logging.getLogger(__name__)
 
 AVERAGED_SHARE = 0.04
 """Share of the steps that the running average of the weights remembers: the last 200 of 5,000."""
@@ -38,6 +42,16 @@ class FeatureNetSettings:
     max_degrees: float = 12.0
     max_scale: float = 0.12
     max_shift: float = 0.09
+
+
+def announce(kind: str, kept: Path, settings: FeatureNetSettings) -> None:
+    """Tell a person why the next minutes pass without a word."""
+    logger.info(
+        "training the %s whose features the scores are taken of: %s minibatches, once, kept in %s",
+        kind,
+        f"{settings.n_steps:,}",
+        kept,
+    )
 
 
 def recipe_of(

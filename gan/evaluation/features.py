@@ -10,7 +10,6 @@ of the extractor is the same.
 
 import hashlib
 import importlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gan.config import IMPORT_PATH, DataConfig, EvaluationConfig
 from gan.datasets.images import ImageSet
+from gan.datasets.stacked_mnist import NAME as STACKED
 from gan.errors import ConfigError
 from gan.evaluation.autoencoder import Autoencoder, cached_autoencoder
-from gan.evaluation.classifier import Classifier, cached_classifier
-from gan.evaluation.feature_nets import require_images
+from gan.evaluation.classifier import SHIPPED, Classifier, cached_classifier, load_classifier
+from gan.evaluation.feature_nets import FeatureNetSettings, require_images
 
 FIELD = "evaluation.extractor"
 """The setting that names a user's own extractor, for errors."""
-IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 N_PROBES = 3
 
 
@@ -133,10 +133,60 @@ class ImportedExtractor:
         return ConfigError([f"{FIELD}: {self.name} must return {problem}"])
 
 
+@dataclass(frozen=True, eq=False)
+class StackedExtractor:
+    """The features of each colour channel by a classifier of digits, one after the other.
+
+    Attributes:
+        classifier: of images of one channel.
+    """
+
+    classifier: Classifier
+    name: str = "classifier of each channel"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights and of what is done by them."""
+        return hashlib.sha256(f"{self.name} {self.classifier.digest}".encode()).hexdigest()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[n, channels * d] float32, of images [n, channels, h, w]; errors as `Classifier`."""
+        channels = images.flatten(0, 1)[:, None]
+        return self.classifier.features(channels).view(len(images), -1)
+
+
+def build_extractor(
+    cfg: EvaluationConfig,
+    data: DataConfig,
+    train: ImageSet,
+    *,
+    folder: Path,
+    device: torch.device | str = "cpu",
+) -> Extractor:
+    """The extractor that `evaluation.extractor` names.
+
+    Args:
+        cfg: settings of the evaluation.
+        data: which images they are.
+        train: their training split, never another.
+        folder: where trained nets are kept.
+        device: where it computes, if it is not the user's own.
+
+    Raises:
+        CheckpointError, ConfigError, DatasetError: as `default_extractor`, `imported_extractor`.
+    """
+    if cfg.extractor != "auto":
+        return imported_extractor(cfg.extractor, image_shape=train.image_shape)
+    if data.dataset == STACKED:
+        return StackedExtractor(load_classifier(SHIPPED, device=device))
+    return default_extractor(train, folder=folder, n_steps=cfg.extractor_steps, device=device)
+
+
 def default_extractor(
     train: ImageSet,
     *,
     folder: Path,
+    n_steps: int = FeatureNetSettings.n_steps,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> NetExtractor:
@@ -147,6 +197,7 @@ def default_extractor(
     Args:
         train: the training split, never another.
         folder: where trained nets are kept.
+        n_steps: minibatches of the training.
         seed: of the training.
         device: where it computes.
 
@@ -154,10 +205,15 @@ def default_extractor(
         CheckpointError: if the one that was kept is damaged.
         DatasetError: the labels have gaps, or there is one class only.
     """
+    settings = FeatureNetSettings(n_steps=n_steps)
     if train.labels is None:
-        autoencoder = cached_autoencoder(train, folder=folder, seed=seed, device=device)
+        autoencoder = cached_autoencoder(
+            train, folder=folder, seed=seed, settings=settings, device=device
+        )
         return NetExtractor("autoencoder", autoencoder)
-    classifier = cached_classifier(train, folder=folder, seed=seed, device=device)
+    classifier = cached_classifier(
+        train, folder=folder, seed=seed, settings=settings, device=device
+    )
     return NetExtractor("classifier", classifier)
 
 

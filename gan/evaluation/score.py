@@ -23,6 +23,9 @@ class Score:
         high: upper end of its 95 % interval.
         standard_error: of the estimate; None where only the interval is known.
         unit: `nats`, `probability`, ...
+
+    Raises:
+        ScoreError: a number is not finite.
     """
 
     name: str
@@ -31,6 +34,11 @@ class Score:
     high: float
     standard_error: float | None = None
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = (self.value, self.low, self.high, self.standard_error or 0.0)
+        if not all(map(math.isfinite, numbers)):
+            raise ScoreError(f"{self.name} must be finite, got {numbers}")
 
 
 def normal_score(name: str, value: float, standard_error: float, *, unit: str = "") -> Score:

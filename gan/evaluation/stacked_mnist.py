@@ -24,7 +24,6 @@ from torch import Tensor
 
 from gan.errors import ScoreError
 from gan.evaluation.score import Z_95, Score, normal_score
-from gan.randomness import stream
 
 N_CHANNELS = 3
 N_DIGITS = 10
@@ -49,34 +48,6 @@ class StackedModes:
     reverse_kl: Score
     null_reverse_kl: float
     counts: Tensor
-
-
-def stack_digits(
-    images: Tensor, *, n: int, seed: int, labels: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Images of three digits each, drawn independently and with replacement.
-
-    Args:
-        images: digits, [m, 1, h, w].
-        n: images to make.
-        seed: of the draw.
-        labels: of the digits, int64 [m].
-
-    Returns:
-        Images [n, 3, h, w], and their digits, int64 [n, 3], where `labels` are given.
-
-    Raises:
-        ValueError: another shape, no images, or n < 1.
-    """
-    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
-        raise ValueError(f"images must be [m, 1, h, w] with m >= 1, got {list(images.shape)}")
-    if n < 1:
-        raise ValueError(f"n must be >= 1, got {n}")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must be [{len(images)}], got {list(labels.shape)}")
-    rng = stream(seed, "stacked_mnist")
-    triples = torch.randint(len(images), (n, N_CHANNELS), generator=rng).to(images.device)
-    return images[:, 0][triples], None if labels is None else labels[triples.to(labels.device)]
 
 
 def digits_of_stacks(

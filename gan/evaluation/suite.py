@@ -4,123 +4,36 @@
     evaluation = evaluate(samples, real, seed=0)
     evaluation.scores["frechet_distance"]
 
-A score is taken of samples and of real images, never of a model.  What real images themselves
-score, in place of samples, stands beside it as the anchor: training images for the distances and
-the Parzen window, as nothing honest comes nearer to the scored split than they do.
+A score is taken of samples and of real images, never of a model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from gan.errors import ScoreError
 from gan.evaluation.bins import bin_score
 from gan.evaluation.class_scores import class_scores
 from gan.evaluation.classes import ClassHistogram, class_histogram
-from gan.evaluation.copying import copying_scores
+from gan.evaluation.copying import CopyingScores, copying_scores, nearness_scores
 from gan.evaluation.distinct import distinct_score
-from gan.evaluation.features import Extractor
 from gan.evaluation.frechet import FrechetScores, frechet_distance
 from gan.evaluation.kernel_distance import kernel_distance
-from gan.evaluation.manifold import ManifoldScores, manifold_scores
+from gan.evaluation.manifold import manifold_scores
 from gan.evaluation.neighbours import nearest_neighbours
 from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma
-from gan.evaluation.parzen_anchors import ParzenWithErrors, parzen_with_errors, real_anchor
+from gan.evaluation.parzen_anchors import ParzenWithErrors, parzen_with_errors
 from gan.evaluation.pixel_levels import grey_share
-from gan.evaluation.score import Score, proportion_score
+from gan.evaluation.real_images import RealImages
+from gan.evaluation.score import Score, proportion_score, require_points
+from gan.evaluation.stacked_mnist import stacked_modes
 from gan.evaluation.two_sample import classifier_two_sample_test, nearest_neighbour_test
-from gan.randomness import stream
 
 Part = TypeVar("Part")
 
 NO_LABELS = "the data set has no labels"
-
-N_SIGMA_IMAGES = 1_000
-"""Validation images that choose a window's width, as in the released code."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RealImages:
-    """Real images in every form that the scores ask for, each made once and kept.
-
-    Attributes:
-        train: what the generator was trained on, [n, c, h, w] float32 in [0, 1].
-        valid: validation images, which choose widths.
-        scored: images of the split on which samples are scored; may be `valid`.
-        extractor: the feature space.
-        log_probabilities: images -> log p(class | image), [n, K]; None without labels.
-        class_names: of its classes, in their order.
-    """
-
-    train: Tensor
-    valid: Tensor
-    scored: Tensor
-    extractor: Extractor
-    log_probabilities: Callable[[Tensor], Tensor] | None = None
-    class_names: Sequence[str] = ()
-    _anchors: dict[int, ParzenWithErrors] = field(default_factory=dict, init=False)
-
-    @cached_property
-    def train_features(self) -> Tensor:
-        """[n, d]."""
-        return self.extractor(self.train)
-
-    @cached_property
-    def scored_features(self) -> Tensor:
-        """[n, d]."""
-        return self.extractor(self.scored)
-
-    @cached_property
-    def scored_labels(self) -> Tensor | None:
-        """What the classifier calls the scored images, int64 [n]."""
-        if self.log_probabilities is None:
-            return None
-        return self.log_probabilities(self.scored).argmax(1)
-
-    @cached_property
-    def stand_ins(self) -> Tensor:
-        """Rows of as many training images as are scored, which stand in for samples."""
-        rng = stream(0, "anchors")
-        return torch.randperm(len(self.train), generator=rng)[: len(self.scored)]
-
-    @cached_property
-    def frechet(self) -> FrechetScores:
-        """Of training images in place of samples."""
-        points = self.train_features[self.stand_ins]
-        return frechet_distance(self.scored_features, points, seed=0)
-
-    @cached_property
-    def manifold(self) -> ManifoldScores:
-        """Of training images in place of samples."""
-        return manifold_scores(self.scored_features, self.train_features[self.stand_ins])
-
-    @cached_property
-    def grey(self) -> Score:
-        """Of the scored images."""
-        return grey_share(self.scored)
-
-    @cached_property
-    def reach(self) -> float:
-        """Largest distance, in pixels, of a scored image to its nearest training image."""
-        return nearest_pixels(self.scored, self.train).max().item()
-
-    def parzen(self, n_samples: int) -> ParzenWithErrors:
-        """The ceiling: the score of as many training images in place of samples."""
-        n_samples = min(n_samples, len(self.train))
-        if n_samples not in self._anchors:
-            self._anchors[n_samples] = real_anchor(
-                self.scored,
-                self.valid[:N_SIGMA_IMAGES],
-                self.train,
-                n_samples=n_samples,
-                grid=PAPER_GRID,
-                seed=0,
-            )
-        return self._anchors[n_samples]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,6 +46,7 @@ class Evaluation:
         n_samples: how many samples were scored.
         missing_classes: names of the classes that the samples lack.
         starved_classes: names of those that they hold too little of, the missing among them.
+        details: by part, JSON values behind its scores: p-values, shares of each class.
         parzen_ll: log-likelihood of each scored image, [b] float64, nats; None if unavailable.
         frechet_pseudo_values: of the jackknife over groups, by which two sets of samples compare;
             None if unavailable.
@@ -143,6 +57,7 @@ class Evaluation:
     n_samples: int
     missing_classes: tuple[str, ...] = ()
     starved_classes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
     parzen_ll: Tensor | None = None
     frechet_pseudo_values: Tensor | None = None
 
@@ -154,6 +69,7 @@ class Evaluation:
             "unavailable": self.unavailable,
             "missing_classes": list(self.missing_classes),
             "starved_classes": list(self.starved_classes),
+            "details": self.details,
         }
 
     @classmethod
@@ -165,6 +81,7 @@ class Evaluation:
             n_samples=record["n_samples"],
             missing_classes=tuple(record["missing_classes"]),
             starved_classes=tuple(record["starved_classes"]),
+            details=dict(record["details"]),
         )
 
 
@@ -180,55 +97,30 @@ def evaluate(samples: Tensor, real: RealImages, *, seed: int) -> Evaluation:
         ScoreError: the samples are of another shape, not all in [0, 1], or all the same.
     """
     _require_pixels(samples, like=real.scored)
-    scorer = _Scorer()
-    samples = samples.to(real.scored)
-    parzen = scorer.take("parzen", lambda: _parzen(samples, real, seed=seed))
-    if parzen is not None:
-        scorer.keep(parzen.score, _renamed(real.parzen(len(samples)).score, "parzen_ll_real"))
-        scorer.take("parzen_fine", lambda: scorer.keep(_parzen_fine(samples, real, seed=seed)))
-
-    points = real.extractor(samples)
-    frechet = scorer.take(
-        "frechet", lambda: frechet_distance(real.scored_features, points, seed=seed)
-    )
-    if frechet is not None:
-        scorer.keep(frechet.distance, frechet.extrapolated)
-        scorer.keep(_renamed(real.frechet.distance, "frechet_distance_real"))
-    scorer.take("kernel", lambda: scorer.keep(kernel_distance(real.scored_features, points)))
-    manifold = scorer.take("manifold", lambda: manifold_scores(real.scored_features, points))
-    if manifold is not None:
-        scorer.keep(manifold.precision, manifold.recall, manifold.density, manifold.coverage)
-        scorer.keep(_renamed(real.manifold.precision, "precision_real"))
-        scorer.keep(_renamed(real.manifold.coverage, "coverage_real"))
-
-    classes = scorer.take("classes", lambda: _classes(samples, real, scorer))
-    scorer.take("bins", lambda: _bins(points, real, scorer, seed=seed))
-    distinct = scorer.take(
-        "distinct",
-        lambda: distinct_score(
-            samples.flatten(1).double(), real.scored.flatten(1).double(), seed=seed
-        ),
-    )
-    if distinct is not None:
-        scorer.keep(distinct.repeats, distinct.near_repeats, distinct.birthday.collision)
-    copying = scorer.take(
-        "copying",
-        lambda: copying_scores(
-            train=real.train_features, test=real.scored_features, samples=points, seed=seed
-        ),
-    )
-    if copying is not None:
-        scorer.keep(copying.z, copying.c_t, copying.authenticity, copying.authenticity_test)
-    scorer.take("two_sample", lambda: _two_sample(points, real, scorer, seed=seed))
-    scorer.take("outliers", lambda: scorer.keep(_outliers(samples, real)))
-    scorer.take("grey", lambda: scorer.keep(grey_share(samples)))
-    scorer.take("grey", lambda: scorer.keep(_renamed(real.grey, "grey_share_real")))
+    scorer = _Scorer(samples.to(real.scored), real, seed=seed)
+    take = scorer.take
+    parzen = take("parzen", scorer.parzen)
+    take("parzen_centres", scorer.parzen_centres)
+    take("parzen_fine", scorer.parzen_fine)
+    frechet = take("frechet", scorer.frechet)
+    take("kernel", scorer.kernel)
+    take("manifold", scorer.manifold)
+    classes = take("classes", scorer.classes)
+    if (read_digits := real.read_digits) is not None:
+        take("modes", lambda: scorer.modes(read_digits))
+    take("bins", scorer.bins)
+    take("distinct", scorer.distinct)
+    take("copying", scorer.copying)
+    take("copying_pixels", scorer.copying_pixels)
+    take("two_sample", scorer.two_sample)
+    take("grey", scorer.grey)
     return Evaluation(
         scores=scorer.scores,
         unavailable=scorer.unavailable,
         n_samples=len(samples),
         missing_classes=classes.missing if classes else (),
         starved_classes=classes.starved if classes else (),
+        details=scorer.details,
         parzen_ll=parzen.log_likelihood if parzen else None,
         frechet_pseudo_values=frechet.pseudo_values if frechet else None,
     )
@@ -242,15 +134,19 @@ def _require_pixels(samples: Tensor, *, like: Tensor) -> None:
         low, high = samples.min().item(), samples.max().item()
         raise ScoreError(f"pixels must lie in [0, 1], got {low:g} to {high:g}")
     if bool((samples == samples[:1]).all()):
-        raise ScoreError(f"samples must be distinct images, got one {len(samples):,} times")
+        times = f"{len(samples):,} times" if len(samples) > 1 else "only"
+        raise ScoreError(f"samples must be distinct images, got one {times}")
 
 
 class _Scorer:
     """Takes the parts one after the other, and notes what cannot be taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: Tensor, real: RealImages, *, seed: int) -> None:
+        self.samples, self.real, self.seed = samples, real, seed
+        self.points = real.extractor(samples)
         self.scores: dict[str, Score] = {}
         self.unavailable: dict[str, str] = {}
+        self.details: dict[str, Any] = {}
 
     def take(self, part: str, measure: Callable[[], Part]) -> Part | None:
         try:
@@ -262,57 +158,134 @@ class _Scorer:
     def keep(self, *scores: Score) -> None:
         self.scores |= {score.name: score for score in scores}
 
+    def parzen(self) -> ParzenWithErrors:
+        parzen = self._parzen(PAPER_GRID, "parzen_ll")
+        self.keep(parzen.score, _renamed(self.real.ceiling(len(self.samples)).score, "_real"))
+        self.details["parzen"] = {
+            "sigma": parzen.sigma,
+            "standard_error_of_images": parzen.image_standard_error,
+            "standard_error_of_samples": parzen.sample_standard_error,
+        }
+        return parzen
 
-def _renamed(score: Score, name: str) -> Score:
-    return replace(score, name=name)
+    def parzen_centres(self) -> None:
+        self.keep(self.real.centres(len(self.samples)).score)
+
+    def parzen_fine(self) -> None:
+        self.keep(self._parzen(FINE_GRID, "parzen_ll_fine").score)
+
+    def _parzen(self, grid: tuple[float, ...], name: str) -> ParzenWithErrors:
+        real, chunk = self.real, self.real.chunk
+        sigma = choose_sigma(real.for_sigma, self.samples, grid=grid, chunk=chunk)
+        return parzen_with_errors(
+            real.scored, self.samples, sigma=sigma, seed=self.seed, name=name, chunk=chunk
+        )
+
+    def frechet(self) -> FrechetScores:
+        frechet = frechet_distance(self.real.scored_features, self.points, seed=self.seed)
+        self.keep(frechet.distance, frechet.extrapolated)
+        self.keep(_renamed(self.real.frechet.distance, "_real"))
+        return frechet
+
+    def kernel(self) -> None:
+        self.keep(kernel_distance(self.real.scored_features, self.points))
+
+    def manifold(self) -> None:
+        ours, real = manifold_scores(self.real.scored_features, self.points), self.real.manifold
+        for score in ("precision", "recall", "density", "coverage"):
+            self.keep(getattr(ours, score), _renamed(getattr(real, score), "_real"))
+
+    def classes(self) -> ClassHistogram:
+        real = self.real
+        if real.log_probabilities is None or real.scored_labels is None:
+            raise ScoreError(NO_LABELS)
+        log_probabilities = real.log_probabilities(self.samples)
+        answers = class_scores(log_probabilities)
+        self.keep(
+            answers.classifier_score,
+            answers.conditional_entropy,
+            answers.marginal_entropy,
+            answers.confidence,
+        )
+        histogram = class_histogram(
+            log_probabilities.argmax(1), real.scored_labels, names=real.class_names
+        )
+        self.keep(histogram.total_variation)
+        self.details["classes"] = {
+            "p_value": histogram.p_value,
+            "not_judged": list(histogram.not_judged),
+            "shares": {c.name: [c.share.value, c.real_share.value] for c in histogram.classes},
+        }
+        return histogram
+
+    def modes(self, read_digits: Callable[[Tensor], Tensor]) -> None:
+        modes = stacked_modes(read_digits(self.samples))
+        self.keep(modes.modes, modes.reverse_kl)
+
+    def bins(self) -> None:
+        real = self.real
+        bins = bin_score(real.train_features, real.scored_features, self.points, seed=self.seed)
+        self.keep(bins.share, bins.divergence)
+        self.details["bins"] = {
+            "n_different": bins.n_different,
+            "n_different_by_holm": int(bins.different_by_holm.sum()),
+            "n_bins": len(bins.z),
+            "p_value": bins.p_value,
+        }
+
+    def distinct(self) -> None:
+        ours, real = (x.flatten(1).double() for x in (self.samples, self.real.scored))
+        distinct = distinct_score(ours, real, seed=self.seed)
+        self.keep(distinct.repeats, distinct.near_repeats, distinct.birthday.collision)
+        self.details["distinct"] = {
+            "n_distinct": distinct.n_distinct,
+            "n_collisions": distinct.birthday.n_collisions,
+            "n_collisions_real": distinct.real_birthday.n_collisions,
+        }
+
+    def copying(self) -> CopyingScores:
+        copying = copying_scores(
+            train=self.real.train_features,
+            test=self.real.scored_features,
+            samples=self.points,
+            seed=self.seed,
+        )
+        near, cells = copying.nearness, copying.cells
+        self.keep(near.z, copying.c_t, near.authenticity, near.authenticity_test)
+        self.details["copying"] = {
+            "lowest_cell_z": cells.lowest_z,
+            "lowest_cell_p_value": cells.lowest_p_value,
+            "n_cells": int(cells.is_scored.sum()),
+        }
+        return copying
+
+    def copying_pixels(self) -> None:
+        """Copies that noise moves far among the features, and what is near nothing at all."""
+        require_points(at_least=2, samples=self.samples)
+        near = nearest_neighbours(self.samples, self.real.train)
+        reach = self.real.nearest.distances.max()
+        is_far = near.distances > reach
+        self.keep(proportion_score("outlier_share", int(is_far.sum()), len(is_far)))
+        nearness = nearness_scores(
+            self.real.train, near_test=self.real.nearest, near_samples=near, suffix="_pixels"
+        )
+        self.keep(nearness.z, nearness.authenticity, nearness.authenticity_test)
+
+    def two_sample(self) -> None:
+        real = self.real.scored_features
+        classifier = classifier_two_sample_test(real, self.points, seed=self.seed)
+        neighbours = nearest_neighbour_test(real, self.points, seed=self.seed)
+        self.keep(classifier.accuracy)
+        self.keep(neighbours.accuracy, neighbours.accuracy_real, neighbours.accuracy_samples)
+        self.details["two_sample"] = {
+            "classifier_p_value": classifier.p_value,
+            "nearest_p_value": neighbours.p_value,
+        }
+
+    def grey(self) -> None:
+        self.keep(grey_share(self.samples), _renamed(self.real.grey, "_real"))
 
 
-def _parzen(samples: Tensor, real: RealImages, *, seed: int) -> ParzenWithErrors:
-    sigma = choose_sigma(real.valid[:N_SIGMA_IMAGES], samples, grid=PAPER_GRID)
-    return parzen_with_errors(real.scored, samples, sigma=sigma, seed=seed)
-
-
-def _parzen_fine(samples: Tensor, real: RealImages, *, seed: int) -> Score:
-    sigma = choose_sigma(real.valid[:N_SIGMA_IMAGES], samples, grid=FINE_GRID)
-    name = "parzen_ll_fine"
-    return parzen_with_errors(real.scored, samples, sigma=sigma, seed=seed, name=name).score
-
-
-def _classes(samples: Tensor, real: RealImages, scorer: "_Scorer") -> ClassHistogram:
-    if real.log_probabilities is None or real.scored_labels is None:
-        raise ScoreError(NO_LABELS)
-    log_probabilities = real.log_probabilities(samples)
-    answers = class_scores(log_probabilities)
-    scorer.keep(
-        answers.classifier_score,
-        answers.conditional_entropy,
-        answers.marginal_entropy,
-        answers.confidence,
-    )
-    histogram = class_histogram(
-        log_probabilities.argmax(1), real.scored_labels, names=real.class_names
-    )
-    scorer.keep(histogram.total_variation)
-    return histogram
-
-
-def _bins(points: Tensor, real: RealImages, scorer: "_Scorer", *, seed: int) -> None:
-    bins = bin_score(real.train_features, real.scored_features, points, seed=seed)
-    scorer.keep(bins.share, bins.divergence)
-
-
-def _two_sample(points: Tensor, real: RealImages, scorer: "_Scorer", *, seed: int) -> None:
-    scorer.keep(classifier_two_sample_test(real.scored_features, points, seed=seed).accuracy)
-    neighbours = nearest_neighbour_test(real.scored_features, points, seed=seed)
-    scorer.keep(neighbours.accuracy, neighbours.accuracy_real, neighbours.accuracy_samples)
-
-
-def _outliers(samples: Tensor, real: RealImages) -> Score:
-    """Share of samples farther from every training image than any scored real image is."""
-    is_far = nearest_pixels(samples, real.train) > real.reach
-    return proportion_score("outlier_share", int(is_far.sum()), len(is_far))
-
-
-def nearest_pixels(images: Tensor, train: Tensor) -> Tensor:
-    """Distance in pixels of each image to its nearest training image: [n], float64."""
-    return nearest_neighbours(images.flatten(1), train.flatten(1)).distances[:, 0]
+def _renamed(score: Score, suffix: str) -> Score:
+    """The score of real images under the name of the samples' own, and `_real`."""
+    return replace(score, name=f"{score.name.removesuffix(suffix)}{suffix}")

@@ -1,19 +1,29 @@
 """Score the winner: the only stage that opens the test split, and no choice depends on it.
 
 It does so each time it is run, and that is when the winner, the images or its settings are new, or
-when it is asked for by name.
+when it is asked for by name.  The gate judges by the scores on validation images.
 """
 
 import json
+import logging
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gan.config import EvaluationConfig
 from gan.datasets.splits import load_test
+from gan.errors import ScoreError
+from gan.evaluation.frechet import frechet_distance
 from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma, parzen_scores
+from gan.evaluation.real_images import RealImages
+from gan.evaluation.suite import evaluate
 from gan.metric_names import (
+    FRECHET_DISTANCE_TEST,
+    FRECHET_DISTANCE_TEST_SE,
+    FRECHET_DISTANCE_VALID,
+    FRECHET_DISTANCE_VALID_FRESH,
+    FRECHET_DISTANCE_VALID_FRESH_SE,
+    FRECHET_DISTANCE_VALID_SE,
     PARZEN_LL_TEST,
     PARZEN_LL_TEST_FINE,
     PARZEN_LL_TEST_SE,
@@ -28,28 +38,45 @@ from gan.metric_names import (
 )
 from gan.randomness import stream_seed
 from gan.run import unit_pixels
-from gan.sampling import save_png, tile
 from gan.saved_generator import load_generator
+from pipeline.evaluation import (
+    PAIRED,
+    PICTURES,
+    by_metric_name,
+    extractors_folder,
+    paired_values,
+    real_images,
+    write_evaluation,
+)
+from pipeline.evaluation_pictures import interpolation_pictures, sample_pictures
+from pipeline.generator_scores import with_path_scores
 from pipeline.graph import Work
 from pipeline.stages.data import load_valid
 from pipeline.stages.sweep import logged_winner
-from tuning.tracking import log_scores, tracking_uri
+from tuning.tracking import log_folder, log_scores, tracking_uri
 
-SCORES, VALID_LL = "scores.json", "valid_log_likelihood.npy"
+logger = logging.getLogger(__name__)
+
+SCORES = "scores.json"
 
 PROTOCOL = ("n_samples", "n_sigma_images")
 """Settings of `evaluation` that change a score: two scores compare only where they agree."""
 
-IN_MLFLOW = {
+FRESH = {
     PARZEN_LL_VALID: PARZEN_LL_VALID_FRESH,
     PARZEN_LL_VALID_SE: PARZEN_LL_VALID_FRESH_SE,
     PARZEN_SIGMA: PARZEN_SIGMA_FRESH,
+    FRECHET_DISTANCE_VALID: FRECHET_DISTANCE_VALID_FRESH,
+    FRECHET_DISTANCE_VALID_SE: FRECHET_DISTANCE_VALID_FRESH_SE,
 }
 """The scores whose own names the trial has taken, in its run, for those that chose it."""
 
 
 def run(work: Work) -> None:
-    """Write `scores.json`, `valid_log_likelihood.npy` ([n_valid] float64, nats) and `samples.png`.
+    """Write `scores.json`, `evaluation.json`, `paired.npz` and the folder `pictures`.
+
+    `scores.json` holds numbers by metric name, `evaluation.json` every score on validation images
+    with its interval, `paired.npz` what a paired comparison with the champion needs.
 
     The samples are others than those by which the sweep chose the winner, so that its luck in
     that draw does not count a second time.
@@ -63,34 +90,44 @@ def run(work: Work) -> None:
     winner = logged_winner(work, stage="evaluate")
     saved = load_generator(work.inputs["sweep"] / "winner")
     sample_seed = stream_seed(saved.config.seed, "evaluate") % 2**31
-    samples = saved.sampler().sample(config.evaluation.n_samples, seed=sample_seed)
+    sampler = saved.sampler()
+    samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
     valid, test = load_valid(work), unit_pixels(load_test(config.data))
 
-    scores, valid_ll = score_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
-    scores |= {name: getattr(config.evaluation, name) for name in PROTOCOL}
-    scores["sample_seed"] = sample_seed
-    (work.out / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
-    np.save(work.out / VALID_LL, valid_ll)
-    save_png(tile(samples[:100], columns=10), work.out / "samples.png", zoom=2)
-    metrics = {IN_MLFLOW.get(k, k): v for k, v in scores.items() if k.startswith("parzen")}
+    extractors = extractors_folder(work.workspace)
+    real = real_images(config.data, config.evaluation, split="valid", extractors=extractors)
+    evaluation = evaluate(samples, real, seed=sample_seed)
+    evaluation = with_path_scores(evaluation, sampler, real, seed=sample_seed)
+    scores = by_metric_name(evaluation, "valid") | _frechet_on_test(samples, test, real)
+    # By the released code's protocol, whose standard error is that over images alone.
+    scores |= parzen_of_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
+    facts = {name: getattr(config.evaluation, name) for name in PROTOCOL}
+    facts["sample_seed"] = sample_seed
+
+    (work.out / SCORES).write_text(json.dumps(scores | facts, indent=2) + "\n")
+    write_evaluation(work.out, evaluation, real)
+    np.savez(work.out / PAIRED, **paired_values(evaluation))  # type: ignore[arg-type]
+    (work.out / PICTURES).mkdir()
+    sample_pictures(work.out / PICTURES, samples, train=real.train)
+    interpolation_pictures(work.out / PICTURES, sampler, seed=sample_seed)
+
     # The winner's process is over, so this stage is now the one writer of its run.
-    log_scores(tracking_uri(), winner["run_id"], metrics, step=int(winner["step"]))
+    uri, run_id = tracking_uri(), winner["run_id"]
+    metrics = {FRESH.get(name, name): value for name, value in scores.items()}
+    log_folder(uri, run_id, work.out, "evaluation")
+    log_scores(uri, run_id, metrics, step=int(winner["step"]))
 
 
-def score_both_splits(
+def parzen_of_both_splits(
     samples: torch.Tensor, *, valid: torch.Tensor, test: torch.Tensor, cfg: EvaluationConfig
-) -> tuple[dict[str, float], NDArray[np.float64]]:
-    """Parzen scores of samples on both splits by both grids, and the likelihood of each image.
+) -> dict[str, float]:
+    """Parzen scores of samples on both splits by both grids, by metric name, in nats.
 
     Args:
         samples: [n, channels, height, width] in [0, 1].
         valid: validation images, on which both widths are chosen.
         test: test images.
         cfg: settings of the score.
-
-    Returns:
-        Scores by metric name, in nats; and the log-likelihood of each validation image by the
-        paper's grid, [n_valid] float64.
     """
     by_grid = [
         choose_sigma(valid[: cfg.n_sigma_images], samples, grid=grid, chunk=cfg.chunk)
@@ -98,7 +135,7 @@ def score_both_splits(
     ]
     valid_paper, valid_fine = parzen_scores(valid, samples, sigmas=by_grid, chunk=cfg.chunk)
     test_paper, test_fine = parzen_scores(test, samples, sigmas=by_grid, chunk=cfg.chunk)
-    scores: dict[str, float] = {
+    return {
         PARZEN_LL_VALID: valid_paper.mean,
         PARZEN_LL_VALID_SE: valid_paper.standard_error,
         PARZEN_SIGMA: valid_paper.sigma,
@@ -108,4 +145,19 @@ def score_both_splits(
         PARZEN_SIGMA_FINE: valid_fine.sigma,
         PARZEN_LL_TEST_FINE: test_fine.mean,
     }
-    return scores, valid_paper.log_likelihood.numpy()
+
+
+def _frechet_on_test(
+    samples: torch.Tensor, test: torch.Tensor, real: RealImages
+) -> dict[str, float]:
+    try:
+        found = frechet_distance(
+            real.extractor(test.float()), real.extractor(samples.float()), seed=0
+        ).distance
+    except ScoreError as error:
+        logger.warning("no Fréchet distance on test images: %s", error)
+        return {}
+    return {
+        FRECHET_DISTANCE_TEST: found.value,
+        FRECHET_DISTANCE_TEST_SE: found.standard_error or 0.0,
+    }

@@ -8,12 +8,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from gan.datasets.splits import load_train_valid
+from gan.evaluation.features import build_extractor
+from gan.evaluation.frechet import frechet_distance
 from gan.files import sha256
+from gan.metric_names import (
+    FRECHET_DISTANCE_TEST,
+    FRECHET_DISTANCE_VALID,
+    PARZEN_LL_TEST,
+    PARZEN_LL_TEST_FINE,
+    PARZEN_LL_VALID,
+    PARZEN_LL_VALID_FINE,
+    PARZEN_SIGMA,
+    PARZEN_SIGMA_FINE,
+)
+from gan.objectives import OBJECTIVES
 from gan.run import score_samples
 from gan.saved_generator import WEIGHTS, load_generator
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
+from pipeline.checks import quality_checks
 from pipeline.errors import StageError
+from pipeline.evaluation import PAIRED, extractors_folder, read_evaluation
 from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
 from pipeline.graph import Work
 from pipeline.registry import (
@@ -24,12 +41,31 @@ from pipeline.registry import (
     register,
 )
 from pipeline.stages.data import FACTS, load_valid
-from pipeline.stages.evaluate import PROTOCOL, SCORES, VALID_LL
+from pipeline.stages.evaluate import PROTOCOL, SCORES
 from pipeline.stages.sweep import logged_winner
 from tuning.provenance import provenance
 from tuning.tracking import tracking_uri
 
 PROMOTION, ARTIFACT = "promotion.json", "generator"
+
+SETTINGS = (*PROTOCOL, "sample_seed")
+"""What `scores.json` holds beside scores."""
+
+ON_CARD = (
+    FRECHET_DISTANCE_VALID,
+    FRECHET_DISTANCE_TEST,
+    "precision_valid",
+    "recall_valid",
+    "coverage_valid",
+    "authenticity_valid",
+    PARZEN_LL_VALID,
+    PARZEN_LL_TEST,
+    PARZEN_SIGMA,
+    PARZEN_LL_VALID_FINE,
+    PARZEN_LL_TEST_FINE,
+    PARZEN_SIGMA_FINE,
+)
+"""The scores that an artifact has with it, of the forty in MLflow."""
 
 
 def run(work: Work) -> None:
@@ -105,35 +141,74 @@ def _require_same_protocol(work: Work, scores: Mapping[str, float]) -> None:
 
 
 def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:
-    finite = finite_scores({k: v for k, v in scores.items() if k.startswith("parzen")})
+    evaluation, _ = read_evaluation(work.inputs["evaluate"])
+    checks = [finite_scores({k: v for k, v in scores.items() if k not in SETTINGS})]
+    checks += quality_checks(evaluation, work.config.promote.limits)
     manifest = None if champion is None else verify(work.out / ARTIFACT)
     known = None if manifest is None else manifest.lineage.data_digest
     data = same_data(_data_digest(work), known)
     if not data.passed:
-        return run_gate([finite, data])
+        return run_gate([*checks, data])
     weights = sha256(work.inputs["sweep"] / "winner" / WEIGHTS)
     is_champion = manifest is not None and manifest.weights_sha256 == weights
-    champion_ll = None
+    theirs = None
     if manifest is not None and not is_champion:
-        champion_ll = _champion_ll(work, sample_seed=int(scores["sample_seed"]))
+        theirs = _champion_values(work, sample_seed=int(scores["sample_seed"]))
     better = better_than_champion(
-        np.load(work.inputs["evaluate"] / VALID_LL),
-        champion_ll,
+        _candidate_values(work),
+        theirs,
+        objective=OBJECTIVES[work.config.sweep.objective],
         min_standard_errors=work.config.promote.min_standard_errors,
         is_champion=is_champion,
     )
-    return run_gate([finite, data, better])
+    return run_gate([*checks, data, better])
 
 
-def _champion_ll(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
-    """The champion's log-likelihood of each validation image, by the candidate's protocol."""
+def _candidate_values(work: Work) -> NDArray[np.float64]:
+    objective = work.config.sweep.objective
+    with np.load(work.inputs["evaluate"] / PAIRED, allow_pickle=False) as paired:
+        if objective not in paired:
+            evaluation, _ = read_evaluation(work.inputs["evaluate"])
+            why = "; ".join(evaluation.unavailable.values())
+            raise StageError(
+                f"{objective}, by which candidate and champion compare, could not be taken: {why}",
+                stage="promote",
+                input="evaluate",
+            )
+        values: NDArray[np.float64] = paired[objective]
+    return values
+
+
+def _champion_values(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
+    """What the objective pairs, of the champion, by the candidate's protocol."""
     config = work.config.base
     sampler = load_artifact(work.out / ARTIFACT).sampler()
     samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
     valid = load_valid(work)
-    score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
-    ll: NDArray[np.float64] = score.log_likelihood.numpy()
-    return ll
+    if work.config.sweep.objective == FRECHET_DISTANCE_VALID:
+        values = _frechet_pseudo_values(work, samples, valid, seed=sample_seed)
+    else:
+        score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
+        values = score.log_likelihood
+    array: NDArray[np.float64] = values.numpy()
+    return array
+
+
+def _frechet_pseudo_values(work: Work, samples: Tensor, valid: Tensor, *, seed: int) -> Tensor:
+    config = work.config.base
+    train, _ = load_train_valid(config.data)
+    folder = extractors_folder(work.workspace)
+    extractor = build_extractor(config.evaluation, config.data, train, folder=folder)
+    _, digest = read_evaluation(work.inputs["evaluate"])
+    if extractor.digest != digest:
+        raise StageError(
+            f"the winner was scored by another extractor than evaluation.extractor="
+            f"{config.evaluation.extractor} is now: score it anew by `gan run --from evaluate`",
+            stage="promote",
+            input="evaluate",
+        )
+    points = extractor(valid.to(samples)), extractor(samples)
+    return frechet_distance(*points, seed=seed).pseudo_values
 
 
 def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]) -> None:
@@ -146,7 +221,8 @@ def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]
         git_commit=provenance().get("mlflow.source.git.commit"),
     )
     saved = load_generator(work.inputs["sweep"] / "winner")
-    write_artifact(work.out / ARTIFACT, saved=saved, scores=scores, lineage=lineage)
+    on_card = {k: v for k, v in scores.items() if k.removesuffix("_se") in ON_CARD}
+    write_artifact(work.out / ARTIFACT, saved=saved, scores=on_card, lineage=lineage)
 
 
 def _data_digest(work: Work) -> str:

@@ -3,6 +3,7 @@
 import json
 
 from gan.config import to_dict
+from pipeline.evaluation import PICTURES, read_evaluation
 from pipeline.graph import Work
 from pipeline.stages.evaluate import SCORES
 from pipeline.stages.promote import PROMOTION
@@ -17,13 +18,15 @@ def run(work: Work) -> None:
 
     sweep, evaluate = work.inputs["sweep"], work.inputs["evaluate"]
     winner = json.loads((sweep / "winner.json").read_text())
+    evaluation, _ = read_evaluation(evaluate)
     page = render_report(
         name=winner["sweep"],
         config=to_dict(work.config),
         trials=json.loads((sweep / "trials.json").read_text()),
         scores=json.loads((evaluate / SCORES).read_text()),
+        evaluation=evaluation,
         promotion=json.loads((work.inputs["promote"] / PROMOTION).read_text()),
-        samples_png=(evaluate / "samples.png").read_bytes(),
+        pictures={file.name: file.read_bytes() for file in (evaluate / PICTURES).glob("*.png")},
         best_trial=winner["trial"],
         mlflow_hint="gan ui",
     )

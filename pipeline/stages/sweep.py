@@ -16,6 +16,7 @@ from gan.errors import CheckpointError
 from gan.objectives import OBJECTIVES, Objective
 from gan.saved_generator import generator_from_state, save_generator
 from pipeline.errors import StageError
+from pipeline.evaluation import extractors_folder, prepare_extractor
 from pipeline.graph import Work
 from pipeline.registry import has_run
 from pipeline.stages.data import FACTS
@@ -61,7 +62,9 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
         _announce(ledger, watcher, OBJECTIVES[work.config.sweep.objective])
         # A kill or a lost connection leaves no time to say it.
         logger.info("sweep %s: `gan sweep --resume %s` goes on after any stop", *[folder.name] * 2)
-        parent_run_id = run_sweep(work.config, folder, watcher=watcher)
+        extractors = extractors_folder(work.workspace)
+        prepare_extractor(work.config, extractors)
+        parent_run_id = run_sweep(work.config, folder, extractors=extractors, watcher=watcher)
         look_up_runs(ledger, tracking_uri(), parent_run_id)
         _log_outcome(ledger)
         write_results(work, ledger, parent_run_id, tuple(data["image_shape"]))

@@ -1,27 +1,29 @@
 """What every check says of samples that cheat, and of fresh real images.
 
-    python -m tests.benchmarks.bench_cheaters
+    python -m tests.benchmarks.bench_cheaters --draws 20
 
 The sample sets of `gan.evaluation.cheaters` are made of MNIST's training and test images and
-scored on the validation split by the whole suite.  Printed is one row a set as a Markdown table:
-the scores that the checks look at, and the checks that refuse it.  Each must be refused but the
-first, fresh test images, drawn anew as often as `--draws` says; the exit status tells.
+scored on the validation split by the whole suite.  Each must be refused but the first, fresh test
+images, drawn anew as often as `--draws` says; the exit status tells.  Printed as Markdown: a row a
+set with the scores that the checks look at and the checks that refuse it, then every score of
+every set.
 """
 
 import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from gan.config import DataConfig
+from gan.config import DataConfig, EvaluationConfig, LimitsConfig
 from gan.datasets.splits import load_test
 from gan.evaluation.cheaters import CHEATERS, Material, honest
 from gan.evaluation.suite import Evaluation, evaluate
 from gan.run import unit_pixels
-from pipeline.checks import Limits, quality_checks
+from pipeline.checks import quality_checks
 from pipeline.evaluation import real_images
 
 COLUMNS = (
@@ -31,21 +33,38 @@ COLUMNS = (
     ("coverage", "coverage", "{:.2f}"),
     ("C_T", "copying_c_t", "{:+.1f}"),
     ("authentic", "authenticity", "{:.2f}"),
+    ("in pixels", "authenticity_pixels", "{:.2f}"),
     ("repeats", "repeat_share", "{:.2f}"),
     ("outliers", "outlier_share", "{:.3f}"),
     ("grey", "grey_share", "{:.3f}"),
 )
-SIZES = {"class_missing": 8_000, "class_starved": 9_000}
-"""Where 10,000 test images without most of a class are not 10,000."""
+SIZES = {"honest": 9_000, "class_missing": 8_000, "class_starved": 9_000}
+"""Where 10,000 test images without most of a class are not 10,000, or draws of all the same."""
 
 
 def row(name: str, evaluation: Evaluation, refused_by: list[str]) -> str:
-    """One row of the table."""
+    """One row of the first table."""
     scores = [
         form.format(evaluation.scores[score].value) if score in evaluation.scores else "-"
         for _, score, form in COLUMNS
     ]
     return f"| {name} | {' | '.join(scores)} | {', '.join(refused_by) or 'passes'} |"
+
+
+def heading(names: list[str]) -> str:
+    """Heading and rule of a table whose first column says what a row is."""
+    return f"| {' | '.join(names)} |\n|---{'|---' * (len(names) - 1)}|"
+
+
+def every_score(evaluations: Mapping[str, Evaluation]) -> str:
+    """The second table: a row a score, a column a set."""
+    names = dict.fromkeys(name for e in evaluations.values() for name in e.scores)
+    lines = [heading(["score", *(name.replace("_", " ") for name in evaluations)])]
+    for name in names:
+        values = [e.scores[name].value if name in e.scores else None for e in evaluations.values()]
+        shown = ("-" if value is None else f"{value:.3g}" for value in values)
+        lines.append(f"| `{name}` | {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -54,37 +73,37 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="leave out the other cheaters")
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as cache:
-        real = real_images(DataConfig(), split="valid", cache=Path(cache))
-    test = load_test(DataConfig())
+    data = DataConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        real = real_images(data, EvaluationConfig(), split="valid", extractors=Path(folder))
+    test = load_test(data)
     assert test.labels is not None
     material = Material(
         train=real.train,
         fresh=unit_pixels(test).float(),
         fresh_labels=torch.from_numpy(test.labels),
     )
-    headings = [heading for heading, _, _ in COLUMNS]
-    print(f"| samples | {' | '.join(headings)} | refused by |")
-    print(f"|---{'|---' * len(headings)}|---|")
-    sets = [("real images", honest, seed) for seed in range(arguments.draws)]
+    sets = [("honest", "real images", honest, seed) for seed in range(arguments.draws)]
     sets += [
-        (cheater.description, cheater.make, 0)
+        (name, cheater.description, cheater.make, 0)
         for name, cheater in CHEATERS.items()
         if not arguments.only or name in arguments.only
     ]
-    sizes = {CHEATERS[name].description: n for name, n in SIZES.items()}
+    print(heading(["samples", *(title for title, _, _ in COLUMNS), "refused by"]))
+    evaluations: dict[str, Evaluation] = {}
     n_wrong = 0
-    for name, make, seed in sets:
-        # Real images are drawn with some left out, so that draws differ.
-        samples = make(material, n=sizes.get(name, 9_000 if make is honest else 10_000), seed=seed)
+    for name, description, make, seed in sets:
+        samples = make(material, n=SIZES.get(name, 10_000), seed=seed)
         started = time.perf_counter()
         evaluation = evaluate(samples, real, seed=seed)
         seconds = time.perf_counter() - started
-        checks = quality_checks(evaluation, Limits())
+        checks = quality_checks(evaluation, LimitsConfig())
         refused_by = [check.name for check in checks if not check.passed]
         n_wrong += bool(refused_by) == (make is honest)
-        print(row(name, evaluation, refused_by), flush=True)
+        evaluations.setdefault(name, evaluation)
+        print(row(description, evaluation, refused_by), flush=True)
         print(f"  {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"\n{every_score(evaluations)}")
     if n_wrong:
         sys.exit(f"{n_wrong} of {len(sets)} sets were judged wrongly")
 

@@ -50,7 +50,7 @@ def main() -> None:
         os.environ["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 1}'
         for preset in PRESETS:
             ledger = Path(preset)
-            run_sweep(resolve(preset, SETTINGS), ledger)
+            run_sweep(resolve(preset, SETTINGS), ledger, extractors=Path("nets"))
             lines = (ledger / "memory.jsonl").read_text().splitlines()
             trials = [json.loads(line) for line in lines]
             print(

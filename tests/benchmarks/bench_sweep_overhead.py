@@ -105,7 +105,7 @@ def sweep_seconds(config: PipelineConfig, folder: Path) -> tuple[float, float]:
             ends.append(time.perf_counter())
 
     started = time.perf_counter()
-    run_sweep(config, folder, watcher=watch)
+    run_sweep(config, folder, extractors=Path("nets"), watcher=watch)
     spent = time.perf_counter() - started
     assert len(ends) == N_TRIALS
     return spent, ends[0] - started

@@ -16,6 +16,7 @@ from gan.config import (
     DiscriminatorConfig,
     EvaluationConfig,
     GeneratorConfig,
+    LimitsConfig,
     PipelineConfig,
     PriorConfig,
     PromoteConfig,
@@ -43,6 +44,7 @@ CLASSES = (
     RunConfig,
     SweepConfig,
     PromoteConfig,
+    LimitsConfig,
     PipelineConfig,
 )
 
@@ -160,7 +162,14 @@ def test_a_misspelt_key_gets_the_nearest_name(settings, problem):
         "device=tpu",
         "train=3",
         "sweep.time_budget_seconds=0",
+        "evaluation.extractor_steps=0",
         "promote.model=../other",
+        "promote.limits.max_frechet_ratio=0.9",
+        "promote.limits.min_precision=1.1",
+        "promote.limits.max_outliers=-0.1",
+        "promote.limits.min_copying_z=1",
+        "promote.limits.max_grey_ratio=.inf",
+        "promote.limits.allow_unavailable=perhaps",
         "name=..",
     ],
 )
@@ -169,6 +178,25 @@ def test_a_value_out_of_range_or_kind_is_refused_by_its_path(assignment):
     (problem,) = problems({}, assignment)
     expected = path if path.split(".")[0] in ("sweep", "promote", "name") else f"base.{path}"
     assert problem.startswith((f"{expected}: ", f"{expected}."))
+
+
+@pytest.mark.parametrize("value", ["auto", "package.module:function", "größe._m:f2"])
+def test_an_extractor_is_auto_or_an_import_path(value):
+    config = load_config({}, [f"evaluation.extractor={value}"])
+    assert config.base.evaluation.extractor == value
+
+
+@pytest.mark.parametrize("value", ["classifier", "a.b", "a:b.c", "a b:f", "1a:f", "'a:f '"])
+def test_an_extractor_of_another_form_is_refused(value):
+    (problem,) = problems({}, f"evaluation.extractor={value}")
+    assert problem.startswith("evaluation.extractor must be auto or package.module:function, got ")
+
+
+def test_a_limit_is_set_by_its_path_and_leaves_the_others():
+    limits = load_config({}, ["promote.limits.min_coverage=0.4"]).promote.limits
+    assert limits == LimitsConfig(min_coverage=0.4)
+    (problem,) = problems({}, "promote.limits.min_coverge=0.4")
+    assert problem == "promote.limits.min_coverge: unknown setting; did you mean min_coverage?"
 
 
 def test_scores_must_fall_on_reports():
@@ -314,6 +342,7 @@ def another(kind, name, value):
         "time_budget_seconds": 60.0,
         "space": {"prior.dim": {"choice": [3]}},
         "hidden": [30, 20],
+        "extractor": "package.module:function",
     }
     hint = get_type_hints(kind)[name]
     if name in special:
@@ -324,7 +353,7 @@ def another(kind, name, value):
         return not value
     if isinstance(value, str):
         return f"{value}2"
-    return value + 1 if isinstance(value, int) else value * 0.9 + 0.001
+    return value + 1 if isinstance(value, int) else value * 0.9 + 0.002
 
 
 def leaves():
@@ -334,6 +363,7 @@ def leaves():
         RunConfig: "base.",
         SweepConfig: "sweep.",
         PromoteConfig: "promote.",
+        LimitsConfig: "promote.limits.",
     }
     found = {}
     for kind in CLASSES:
@@ -405,7 +435,7 @@ def test_a_config_error_survives_the_way_to_another_process():
 
 CONFIG_NAMES = {
     *("cfg", "_cfg", "config", "base", "run", "train", "prior", "generator", "discriminator"),
-    *("evaluation", "data", "sweep", "promote"),
+    *("evaluation", "data", "sweep", "promote", "limits"),
 }
 
 

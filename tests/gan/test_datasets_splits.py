@@ -121,7 +121,7 @@ def test_holding_out_every_image_is_refused(dataset, n_valid):
 def test_unknown_dataset_is_refused(tmp_path, name, found):
     (tmp_path / "folder.npz").mkdir()
     (tmp_path / "a.csv").touch()
-    message = rf"data\.dataset must be mnist or the path of .*, got .*{name}': {found}"
+    message = rf"data\.dataset must be mnist, stacked_mnist or the path .*{name}': {found}"
     with pytest.raises(DatasetError, match=message):
         load_train_valid(DataConfig(dataset=str(tmp_path / name)))
 

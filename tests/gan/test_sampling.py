@@ -78,6 +78,20 @@ def test_no_samples_are_refused(G):
         sampler(G).sample(0, seed=0)
 
 
+def test_decoded_z_are_gs_images_whatever_the_batch_size(G):
+    z = torch.randn(23, 5, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([G(row[None])[0].view(3, 2, 2) for row in z])
+    for batch_size in (1, 7, 1_000):
+        images = sampler(G, batch_size=batch_size).decode(z)
+        assert_close(images, expected, rtol=1e-6, atol=1e-7)
+        assert not images.requires_grad
+
+
+def test_samples_are_the_decoded_draws(G):
+    z = build_prior(PriorConfig(dim=5)).sample(NOISE_BLOCK, stream(3, "samples"))
+    assert torch.equal(sampler(G).sample(9, seed=3), sampler(G).decode(z[:9]))
+
+
 # Pictures
 
 

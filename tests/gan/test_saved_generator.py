@@ -13,6 +13,8 @@ from gan.saved_generator import (
     CONFIG,
     WEIGHTS,
     empty_generator,
+    generator_facts,
+    generator_from_checkpoint,
     generator_from_state,
     load_generator,
     save_generator,
@@ -118,3 +120,64 @@ def test_a_setting_that_is_not_ours_is_named(folder):
 def test_a_configuration_without_a_shape_is_refused(folder):
     edit(folder, lambda settings: settings.pop("image_shape"))
     refuse(folder, "image_shape")
+
+
+# A checkpoint
+
+
+@pytest.fixture
+def checkpoint(run, tmp_path):
+    """The run's checkpoint, with what a trial keeps beside the tensors."""
+
+    def write(**meta):
+        facts = generator_facts(run.cfg, (1, 4, 4)) | meta
+        facts = {name: value for name, value in facts.items() if value is not None}
+        return save_checkpoint(tmp_path / "checkpoints", step=4, tensors=run.state(), meta=facts)
+
+    return write
+
+
+def test_a_checkpoint_says_by_itself_whose_it_is(run, checkpoint):
+    found, expected = generator_from_checkpoint(checkpoint(best={"step": 3})), run.generator()
+    assert (found.config, found.image_shape) == (run.cfg, (1, 4, 4))
+    assert_close(found.G.state_dict(), expected.G.state_dict(), rtol=0, atol=0)
+    assert not any(p.requires_grad for p in found.G.parameters())
+    assert not found.G.training
+
+
+def test_facts_are_json_and_those_of_a_saved_generator(run, folder):
+    facts = generator_facts(run.cfg, (1, 4, 4))
+    assert json.loads((folder / CONFIG).read_text()) == json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.parametrize("name", ["run", "image_shape"])
+def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(checkpoint, name):
+    with pytest.raises(CheckpointError, match=f"does not say whose it is: no '{name}'"):
+        generator_from_checkpoint(checkpoint(**{name: None}))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"image_shape": [16]}, "not enough values to unpack"),
+        ({"image_shape": [1, 4, 5]}, "size mismatch"),
+        ({"run": 3}, "not iterable"),
+        ({"run": {"generator": {"layers": 3}}}, "generator.layers: unknown setting"),
+        ({"run": {"generator": {"hidden": [8, 6]}}}, "size mismatch"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_its_facts_is_refused_on_one_line(
+    checkpoint, change, reason
+):
+    with pytest.raises(CheckpointError, match="holds no whole generator: ") as caught:
+        generator_from_checkpoint(checkpoint(**change))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_checkpoint_is_refused(checkpoint):
+    path = checkpoint()
+    weights = path / "state.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"is damaged: state\.safetensors has another SHA"):
+        generator_from_checkpoint(path)

@@ -240,6 +240,29 @@ def test_card_states_scores_with_errors_and_origin(written):
         assert f"`{origin}`" in card
 
 
+def test_card_explains_the_scores_that_it_states(tmp_path):
+    shares = ("precision", "recall", "coverage", "authenticity")
+    scores = {"frechet_distance_valid": 42.5, "frechet_distance_valid_se": 0.75} | SCORES
+    scores |= {f"{name}_valid": 0.5 for name in shares}
+    write_tiny(tmp_path / "artifact", scores=scores)
+    card = (tmp_path / "artifact" / "README.md").read_text()
+    assert "| `frechet_distance_valid` | 42.500 | 0.750 |" in card
+    for name in ("frechet_distance", *shares, "parzen_ll"):
+        assert re.search(rf"^`{name}` is |\. `{name}` is |`{name}` the share", card, re.MULTILINE)
+    assert "look for lost kinds of images" in card
+    assert "Neither score nor picture" not in card
+    rows = re.findall(r"^\| `(\w+)` \| [\d.]+ \|", card, flags=re.MULTILINE)
+    assert rows == sorted(rows)
+    assert len(rows) == 7
+
+
+def test_card_without_scores_of_features_says_nothing_of_them(written):
+    card = (written / "README.md").read_text()
+    assert "frechet_distance" not in card
+    assert "coverage" not in card
+    assert "Neither score nor picture shows whether kinds of images are missing" in card
+
+
 def test_code_in_the_card_runs(written, monkeypatch):
     monkeypatch.chdir(written)
     blocks = code_blocks((written / "README.md").read_text())

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+from gan.config import LimitsConfig
 from gan.evaluation.score import Score, normal_score
 from gan.evaluation.suite import NO_LABELS, Evaluation
-from pipeline.checks import CHECKS, Limits, quality_checks
+from pipeline.checks import CHECKS, quality_checks
 
 GOOD = {
     "parzen_ll": 200.0,
@@ -19,9 +20,13 @@ GOOD = {
     "coverage_real": 0.95,
     "outlier_share": 0.001,
     "repeat_share": 0.0,
+    "near_repeat_share": 0.02,
     "copying_c_t": -4.0,
     "authenticity": 0.6,
     "authenticity_test": 0.65,
+    "copying_z_pixels": -4.0,
+    "authenticity_pixels": 0.8,
+    "authenticity_test_pixels": 0.65,
     "grey_share": 0.11,
     "grey_share_real": 0.1,
 }
@@ -40,11 +45,11 @@ def scored(*, missing=(), starved=(), unavailable=(), **values):
 
 
 def failed(evaluation, **limits):
-    return [c.name for c in quality_checks(evaluation, Limits(**limits)) if not c.passed]
+    return [c.name for c in quality_checks(evaluation, LimitsConfig(**limits)) if not c.passed]
 
 
 def test_samples_that_are_as_good_as_can_be_asked_pass_every_check():
-    checks = quality_checks(scored(), Limits())
+    checks = quality_checks(scored(), LimitsConfig())
     assert [check.name for check in checks] == [check.__name__ for check in CHECKS]
     assert [check.reason for check in checks if not check.passed] == []
 
@@ -58,18 +63,24 @@ def test_samples_that_are_as_good_as_can_be_asked_pass_every_check():
         ("covers", {"coverage": 0.28}, r"coverage is 0\.280, real images reach 0\.950"),
         ("no_outliers", {"outlier_share": 0.1}, r"10\.00% of its samples .*limit 1\.00%"),
         ("distinct", {"repeat_share": 0.99}, r"99\.00% of its samples equal .*limit 1\.00%"),
+        ("distinct", {"near_repeat_share": 3.0}, r"300\.00% .* nearly repeats \(limit 25\.00%"),
         (
             "not_copied",
-            {"copying_c_t": -13.0, "authenticity": 0.01},
-            r"authenticity is 0\.010, that of held-out images 0\.650; C_T .* -13\.0 standard err",
+            {"copying_c_t": -13.0, "authenticity": 0.13},
+            r"authenticity by features is 0\.20 times that of held-out images \(limit 0\.75\)",
         ),
-        ("as_grey", {"grey_share": 0.0}, r"0\.00 times the grey pixels"),
-        ("as_grey", {"grey_share": 0.21}, r"2\.10 times the grey pixels"),
+        (
+            "not_copied",
+            {"copying_z_pixels": -77.0, "authenticity_pixels": 0.0},
+            r"authenticity by pixels is 0\.00 times that of held-out images \(limit 0\.75\)",
+        ),
+        ("as_grey", {"grey_share": 0.0}, r"0\.00 times .* \(limits 0\.50 and 2\.00\)"),
+        ("as_grey", {"grey_share": 0.21}, r"2\.10 times .* \(limits 0\.50 and 2\.00\)"),
     ],
 )
 def test_each_cheat_fails_its_own_check_alone_with_number_and_limit(name, values, reason):
     evaluation = scored(**values)
-    (check,) = [c for c in quality_checks(evaluation, Limits()) if not c.passed]
+    (check,) = [c for c in quality_checks(evaluation, LimitsConfig()) if not c.passed]
     assert check.name == name
     assert check.value is not None
     assert check.limit is not None
@@ -93,7 +104,7 @@ def test_what_chance_explains_of_a_parzen_score_is_no_smoothing():
     [
         ("parzen", ["parzen_ll"], "not_smoothed"),
         ("frechet", ["frechet_distance"], "not_smoothed"),
-        ("outliers", ["outlier_share"], "no_outliers"),
+        ("copying_pixels", ["outlier_share"], "no_outliers"),
         ("distinct", ["repeat_share"], "distinct"),
         ("copying", ["copying_c_t"], "not_copied"),
         ("grey", ["grey_share"], "as_grey"),
@@ -106,13 +117,14 @@ def test_a_score_that_could_not_be_taken_fails_its_check_unless_that_is_allowed(
     evaluation = scored(unavailable=dict.fromkeys([part, *scores], why))
     assert failed(evaluation) == [name]
     assert failed(evaluation, allow_unavailable=True) == []
-    (check,) = [c for c in quality_checks(evaluation, Limits()) if not c.passed]
+    (check,) = [c for c in quality_checks(evaluation, LimitsConfig()) if not c.passed]
     assert check.reason.startswith("not available: ")
     assert why in check.reason
 
 
 def test_smooth_samples_near_to_everything_are_no_copies_and_nor_are_few_near_ones():
     assert failed(scored(copying_c_t=-20.0, authenticity=0.5)) == []
+    assert failed(scored(copying_z_pixels=-20.0)) == []
     assert failed(scored(copying_c_t=-4.0, authenticity=0.01)) == []
 
 

@@ -1,5 +1,6 @@
 """The promotion gate: a paired t statistic against SciPy, and what a list of checks decides."""
 
+import functools
 import math
 
 import numpy as np
@@ -8,8 +9,13 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.stats import ttest_rel
 
+from gan.objectives import OBJECTIVES
+from pipeline import gate
 from pipeline.errors import PromotionRefused, StageError
-from pipeline.gate import Check, better_than_champion, finite_scores, run_gate
+from pipeline.gate import Check, finite_scores, run_gate
+
+PARZEN, DISTANCE = OBJECTIVES["parzen_ll_valid"], OBJECTIVES["frechet_distance_valid"]
+better_than_champion = functools.partial(gate.better_than_champion, objective=PARZEN)
 
 
 @pytest.fixture
@@ -63,12 +69,30 @@ def test_reason_states_difference_error_and_limit(champion):
     half = np.where(np.arange(200) % 2, 1.5, 0.5)  # mean 1, standard deviation 0.5013
     result = better_than_champion(champion + half, champion, min_standard_errors=2.0)
     assert result.reason == (
-        "its mean difference to the champion is +1.000 nats, with standard error 0.035: "
-        "more than 2 standard errors (0.071 nats)"
+        "its Parzen log-likelihood is 1.000 nats better than the champion's, with standard error "
+        "0.035: more than 2 standard errors (0.071 nats) better"
     )
     worse = better_than_champion(champion - half, champion, min_standard_errors=2.0)
-    assert "is -1.000 nats" in worse.reason
+    assert "is 1.000 nats worse than the champion's" in worse.reason
     assert "not more than 2 standard errors" in worse.reason
+
+
+def test_smaller_distance_is_the_better_one(champion):
+    half = np.where(np.arange(200) % 2, 1.5, 0.5)
+    nearer = better_than_champion(
+        champion - half, champion, objective=DISTANCE, min_standard_errors=2.0
+    )
+    assert nearer.passed
+    assert_allclose(nearer.value, 1.0, rtol=1e-10, atol=0)
+    assert nearer.reason == (
+        "its Fréchet distance is 1.000 better than the champion's, with standard error 0.035: "
+        "more than 2 standard errors (0.071) better"
+    )
+    farther = better_than_champion(
+        champion + half, champion, objective=DISTANCE, min_standard_errors=2.0
+    )
+    assert not farther.passed
+    assert "is 1.000 worse than" in farther.reason
 
 
 @pytest.mark.parametrize("min_standard_errors", [0.0, 2.0])

@@ -403,11 +403,54 @@ def test_refused_promotion_is_status_3_and_its_reason_and_the_champion_stays(gan
     assert answer.status == 3
     result = json.loads(answer.out)
     assert (result["outcome"], result["version"]) == ("refused", "1")
-    assert re.match(r"better_than_champion: .* is -\d.*: not more than 2", result["reason"])
+    assert re.search(
+        r"better_than_champion: its Fréchet distance is \d.* worse .*: not more than 2",
+        result["reason"],
+    )
     assert answer.err.splitlines()[-1] == f"error: promotion refused: {result['reason']}"
     assert current_champion(winner.uri, "tiny-generator") == champion
     winner.brightness = -1.0
     assert gan("run", "tiny.yaml", "--from", "sweep").status == 0
+
+
+@pytest.mark.mlflow
+@pytest.mark.usefixtures("here", "winner")
+def test_first_winner_is_refused_too_if_its_samples_cover_nothing(gan):
+    limit = ("--set", "promote.limits.min_coverage=1.0")
+    answer = gan("run", "tiny.yaml", *limit, "--json")
+    assert answer.status == 3
+    result = json.loads(answer.out)
+    assert result["version"] is None
+    assert result["reason"].startswith("covers: its coverage is 0.000, real images reach ")
+    assert gan("promote", "tiny.yaml").status == 0
+
+
+@pytest.mark.mlflow
+def test_champion_is_not_compared_in_another_feature_space(gan, here, winner, monkeypatch):
+    assert gan("run", "tiny.yaml").status == 0
+    winner.brightness = -1.5
+    assert gan("run", "tiny.yaml", "--from", "sweep", "--to", "evaluate").status == 0
+    setting = ("--set", "evaluation.extractor_steps=19")
+    answer = gan("promote", "tiny.yaml", *setting)
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err.splitlines()[-1] == (
+        "error: promote: evaluate: the winner was scored by another extractor than "
+        "evaluation.extractor=auto is now: score it anew by `gan run --from evaluate`"
+    )
+    assert gan("promote", "tiny.yaml").status in (0, 3)
+
+
+@pytest.mark.mlflow
+@pytest.mark.usefixtures("here", "winner")
+def test_objective_that_could_not_be_taken_says_why(gan):
+    few = ("--set", "data.n_valid=50")
+    answer = gan("run", "tiny.yaml", *few)
+    assert answer.status == 1
+    assert re.match(
+        r"error: promote: evaluate: frechet_distance_valid, by which candidate and champion "
+        r"compare, could not be taken: .*real must hold at least 65 points, got 50",
+        answer.err.splitlines()[-1],
+    )
 
 
 @pytest.mark.mlflow
@@ -452,12 +495,16 @@ def test_run_of_the_winner_gets_every_score_and_keeps_those_of_its_trial(gan, he
     assert gan("run", "tiny.yaml", "--to", "evaluate").status == 0
     scores = json.loads((folder / "evaluate" / "scores.json").read_text())
     fresh = {
+        "frechet_distance_valid": "frechet_distance_valid_fresh",
+        "frechet_distance_valid_se": "frechet_distance_valid_fresh_se",
         "parzen_ll_valid": "parzen_ll_valid_fresh",
         "parzen_ll_valid_se": "parzen_ll_valid_fresh_se",
         "parzen_sigma": "parzen_sigma_fresh",
     }
-    logged = {fresh.get(name, name): value for name, value in scores.items() if "parzen" in name}
-    assert len(logged) == 8
+    facts = ("n_samples", "n_sigma_images", "sample_seed")
+    logged = {fresh.get(k, k): value for k, value in scores.items() if k not in facts}
+    assert fresh.keys() <= scores.keys()
+    assert len(logged) > 50
     assert winner.client.get_run(chosen["run_id"]).data.metrics == chosen["best"] | logged
     (metric,) = winner.client.get_metric_history(chosen["run_id"], "parzen_ll_valid_fresh")
     assert metric.step == chosen["step"]
@@ -610,7 +657,7 @@ def test_interrupted_training_ends_as_one_that_was_not(gan, here, mlflow_store, 
         for result in (whole_run, resumed)
     ]
     assert weights[0] == weights[1]
-    assert whole_run["parzen_ll_valid"] == resumed["parzen_ll_valid"]
+    assert whole_run["frechet_distance_valid"] == resumed["frechet_distance_valid"]
 
 
 @pytest.mark.mlflow

@@ -1,6 +1,7 @@
 """The report page: its claims, that it stands alone, what it survives (contract, invariance)."""
 
 import base64
+import dataclasses
 import io
 import math
 import re
@@ -16,16 +17,23 @@ from PIL import Image
 
 from gan import metric_names
 from gan.config import load_config, to_dict, with_overrides
+from gan.evaluation.score import Score
+from gan.evaluation.suite import Evaluation
+from pipeline.checks import CHECKS
+from pipeline.gate import better_than_champion
 from pipeline.report_figures import (
     MAX_POINTS,
+    ClassShare,
     Curve,
     Point,
+    class_shares,
     learning_curves,
     score_by_setting,
     score_limits,
     setting_text,
 )
 from pipeline.report_page import render_report, varied_settings
+from pipeline.report_scores import CHECKED_BY, GROUPS, score_tables
 from tests.pipeline.chromium import CHROMIUM, QUIET
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
@@ -38,6 +46,7 @@ CONFIG = load_config(
         },
         "sweep": {
             "n_trials": 4,
+            "objective": "parzen_ll_valid",
             "space": {
                 "train.d_steps": {"choice": [1, 2, 3]},
                 "discriminator.dropout_hidden": {"uniform": [0.0, 0.6]},
@@ -58,6 +67,61 @@ SCORES = {
     "n_samples": 10_000,
     "sample_seed": 7,
 }
+DISTANCE_SCORES = {
+    "frechet_distance_valid": 6.5,
+    "frechet_distance_valid_se": 0.125,
+    "frechet_distance_test": 6.25,
+    "frechet_distance_test_se": 0.25,
+}
+
+ANCHORS = (
+    "parzen_ll_real frechet_distance_real precision_real recall_real density_real coverage_real "
+    "authenticity_test authenticity_test_pixels grey_share_real"
+).split()
+"""Scores of real images, which stand beside those of samples."""
+NAMES = (
+    "parzen_ll parzen_ll_centres parzen_ll_fine frechet_distance frechet_distance_extrapolated "
+    "kernel_distance precision recall density coverage classifier_score conditional_entropy "
+    "marginal_entropy confidence class_total_variation stacked_modes stacked_reverse_kl "
+    "ndb_share ndb_js_divergence repeat_share near_repeat_share collision_probability copying_z "
+    "copying_c_t authenticity outlier_share copying_z_pixels authenticity_pixels "
+    "classifier_test_accuracy nearest_test_accuracy nearest_test_accuracy_real "
+    "nearest_test_accuracy_samples grey_share ais_ll ais_ll_lower ais_ll_upper ais_ll_gap"
+).split() + [
+    f"path_{name}_{kind}"
+    for kind in ("straight", "spherical")
+    for name in (
+        "length_pixels length_features speed_features confidence confidence_lowest class_changes"
+    ).split()
+]
+"""Every score that there is."""
+
+
+def a_score(name, value=0.5, half=0.02, **fields):
+    settings = {"low": value - half, "high": value + half, "standard_error": half / 2} | fields
+    return Score(name=name, value=value, **settings)
+
+
+EVALUATION = Evaluation(
+    scores={name: a_score(name) for name in (*NAMES, *ANCHORS)}
+    | {
+        "parzen_ll": a_score("parzen_ll", 171.25, 4.0, unit="nats"),
+        "parzen_ll_real": a_score("parzen_ll_real", 246.0, 4.4, unit="nats"),
+        "copying_c_t": a_score("copying_c_t", -3.5, 0.4),
+    },
+    unavailable={},
+    n_samples=10_000,
+    details={
+        "classes": {
+            "p_value": 0.031,
+            "not_judged": [],
+            "shares": {"0": [0.2, 0.4], "1": [0.75, 0.35], "2": [0.05, 0.25]},
+        }
+    },
+    missing_classes=(),
+    starved_classes=("2",),
+)
+
 PROMOTION = {
     "outcome": "promoted",
     "model": "mnist-generator",
@@ -93,6 +157,14 @@ def png(width=64, height=32):
     buffer = io.BytesIO()
     Image.new("L", (width, height), 128).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+PICTURES = {
+    "samples.png": png(),
+    "nearest.png": png(50),
+    "straight.png": png(40),
+    "spherical.png": png(30),
+}
 
 
 def a_trial(number, score, *, status="finished", n_steps=400, every=50, **fields):
@@ -178,8 +250,9 @@ def page(**changes):
         "config": to_dict(CONFIG),
         "trials": TRIALS,
         "scores": SCORES,
+        "evaluation": EVALUATION,
         "promotion": PROMOTION,
-        "samples_png": png(),
+        "pictures": PICTURES,
         "best_trial": 2,
         "mlflow_hint": "mlflow ui --backend-store-uri sqlite:///mlflow.db",
     }
@@ -264,7 +337,8 @@ def by_distance():
             REFUSED,
             2,
             "Trial 2 was not promoted",
-            "2 needed. Its champion stays version 2",
+            "Refused for mnist-generator by 1 of 1 checks of the gate. Its champion stays "
+            "version 2. beats_champion : 0.3 standard errors above version 2, at least 2 needed.",
         ),
         (REFUSED | {"version": None}, 2, "not promoted", "It has no champion yet."),
         (None, 2, "Trial 2 leads the sweep", "has not been asked"),
@@ -281,12 +355,12 @@ def test_headline_gives_the_verdict(changes, best_trial, verdict, sentence):
 def test_scores_stand_with_their_standard_errors(full):
     assert full.cells("Validation") == ["Validation", "171.3 ± 2.4", "174.0"]
     assert full.cells("Test") == ["Test", "168.1 ± 2.2", "171.2"]
-    assert "10,000 samples, seed 7" in full.text
+    assert "Below are its scores by 10,000 other samples (seed 7)" in full.text
 
 
 def test_score_stands_beside_the_paper_and_real_images(full):
-    assert "The paper reports 225 ± 2 nats (Table 1" in full.text
-    assert "reach 241.2 ± 2.1 (measured)" in full.text
+    assert "The paper reports a Parzen score of 225 ± 2 nats (Table 1" in full.text
+    assert "reach 241.2 ± 2.1 on test images (measured)" in full.text
     assert "56.9 nats below the paper and 73.1 below real images" in full.text
     assert "Beside Table 1 of the paper" in full.headings
 
@@ -298,10 +372,16 @@ def test_other_numbers_of_samples_are_not_compared_with_the_paper():
     assert "Beside Table 1 of the paper" not in report.headings
 
 
+def with_dataset(dataset):
+    base = {"data": {"dataset": dataset}}
+    return load_config({"base": base, "sweep": {"objective": "parzen_ll_valid"}})
+
+
 def test_another_data_set_is_not_compared_with_mnist():
-    config = to_dict(load_config({"base": {"data": {"dataset": "faces.npz"}}}))
+    config = to_dict(with_dataset("faces.npz"))
     report = page(trials=WITHOUT_FIGURES, config=config)
-    assert "Table 1" not in report.text
+    assert "Beside Table 1 of the paper" not in report.headings
+    assert "The paper reports" not in report.text
     assert "319.7" not in report.text
     assert "It rewards smooth pictures." in report.text
 
@@ -369,8 +449,8 @@ def test_distance_stands_beside_the_parzen_score_that_decided():
 def test_words_about_a_distance_say_that_smaller_is_better(by_distance, full):
     claims = {
         "Trial 2 was chosen by Fréchet distance on the validation split, 5.00 ± 0.25 at step 400; "
-        "smaller is better.": None,
-        "Fréchet distance ± standard error, smaller is better; on the images that chose": None,
+        "smaller is better.": "Trial 2 was chosen by Parzen log-likelihood on the validation "
+        "split, 171.3 ± 2.0 nats at step 400; larger is better.",
         "an upper bound on what its settings can do": "a lower bound on what its settings can do",
         "On the upper edge: no score, or one above the axis.": "On the lower edge: no score, or "
         "one below the axis.",
@@ -385,11 +465,154 @@ def test_words_about_a_distance_say_that_smaller_is_better(by_distance, full):
         assert of_parzen is None or of_parzen not in by_distance.text
 
 
-def test_decisive_score_of_fresh_samples_is_shown_where_they_were_scored(by_distance):
-    fresh = {DISTANCE: 6.5, f"{DISTANCE}_se": 0.125}
-    report = page(config=BY_DISTANCE, trials=BLURRING, scores=SCORES | fresh)
-    assert "Validation score 6.50 ± 0.12" in report.text
-    assert "Validation score 5.00 ± 0.25" in by_distance.text
+def tiles(report):
+    """Title and number of each tile at the top, and its note."""
+    words = [word for word in report.words if word.strip()]
+    top = " ".join(" ".join(words).split())
+    return top.partition("Trials ")[0]
+
+
+def test_score_that_decides_stands_first_with_its_error_and_that_of_the_paper_beside_it():
+    scores = SCORES | DISTANCE_SCORES
+    by_distance = tiles(page(config=BY_DISTANCE, trials=BLURRING, scores=scores))
+    distance = (
+        "Fréchet distance, test 6.25 ± 0.25 ± standard error; by which trials compare, smaller is "
+        "better; validation: 6.50 ± 0.12"
+    )
+    assert f"{distance} Parzen log-likelihood, test 168.1 ± 2.2 nats" in by_distance
+    by_parzen = tiles(page(trials=BLURRING, best_trial=0, scores=scores))
+    assert by_parzen.index("Parzen log-likelihood, test 168.1 ± 2.2") < by_parzen.index("6.25")
+    assert "by which trials compare, larger is better; validation: 171.3 ± 2.4" in by_parzen
+
+
+def test_score_that_was_not_taken_on_test_images_has_no_tile(full):
+    assert "Fréchet distance, test" not in full.text
+    assert "Parzen log-likelihood, test" in tiles(full)
+
+
+def test_tile_of_a_winner_that_was_not_evaluated_is_its_validation_score():
+    report = page(config=BY_DISTANCE, trials=BLURRING, scores=None, evaluation=None)
+    assert "Fréchet distance, validation 5.00 ± 0.25 ± standard error; smaller" in tiles(report)
+    assert "the test split has not been opened" in report.text
+
+
+def test_both_scores_of_both_splits_share_a_table_with_the_real_images():
+    scores = SCORES | DISTANCE_SCORES
+    report = page(config=BY_DISTANCE, trials=BLURRING, scores=scores)
+    assert report.cells("Validation") == ["Validation", "6.50 ± 0.12", "171.3 ± 2.4", "174.0"]
+    assert report.cells("Test") == ["Test", "6.25 ± 0.25", "168.1 ± 2.2", "171.2"]
+    real = report.cells("Training imagesas samples, by validation images")
+    assert real[1:] == ["0.500 ± 0.010", "246.0 ± 2.2", "–"]
+
+
+# Every score
+
+
+def test_every_score_has_one_row_with_its_interval_and_that_of_real_images(full):
+    rows = [cells[0].strip() for cells, _ in full.rows if cells and cells[0].strip() in NAMES]
+    assert sorted(rows) == sorted(NAMES)
+    assert [" ".join(cell.split()) for cell in full.cells("parzen_ll")] == [
+        "parzen_ll",
+        "171.2 nats",
+        "167.2 to 175.2",
+        "246.0",
+        "more, up to real images",
+        "not_smoothed",
+    ]
+    assert full.cells("copying_c_t")[1:3] == ["−3.50", "−3.90 to −3.10"]
+    assert full.cells("kernel_distance")[3:] == ["–", "less", "–"]
+
+
+def test_every_score_belongs_to_one_group():
+    grouped = [name for group in GROUPS for name in group.good]
+    assert sorted(grouped) == sorted(NAMES)
+    assert set(CHECKED_BY) <= set(NAMES)
+
+
+def test_scores_that_the_gate_judges_by_are_open_and_the_others_closed(full):
+    for table in score_tables(EVALUATION):
+        assert all(row.check for row in table.decisive)
+        assert not any(row.check for row in table.others)
+    closed = re.findall(
+        r"<details>\s*<summary>\d+ (?:more )?scores?.*?</details>", full.source, re.S
+    )
+    assert len(closed) == len(GROUPS)
+    hidden = [name for name in NAMES if any(f"<code>{name}</code>" in part for part in closed)]
+    assert sorted(hidden) == sorted(set(NAMES) - set(CHECKED_BY))
+
+
+def test_verdict_of_the_gate_stands_beside_the_score():
+    checks = [
+        PROMOTION["checks"][0] | {"name": "covers", "passed": False},
+        PROMOTION["checks"][0] | {"name": "precise"},
+    ]
+    report = page(trials=WITHOUT_FIGURES, promotion=PROMOTION | {"checks": checks})
+    assert report.cells("coverage")[5] == "covers × not passed"
+    assert report.cells("precision")[5] == "precise ✓ passed"
+    assert report.cells("grey_share")[5] == "as_grey"
+
+
+def test_score_that_the_page_does_not_know_is_shown_all_the_same():
+    evaluation = dataclasses.replace(EVALUATION, scores={"sharpness": a_score("sharpness")})
+    report = page(trials=WITHOUT_FIGURES, evaluation=evaluation)
+    assert report.cells("sharpness")[1] == "0.500"
+    assert "Other scores" in report.headings
+    assert "Distances and manifolds" not in report.headings
+
+
+@pytest.mark.parametrize(
+    ("score", "texts"),
+    [
+        (a_score("s", 0.0, 0.0), ("0", "0", "0")),
+        (a_score("s", 7.7e-6, 2e-6), ("7.7 · 10⁻⁶", "5.7 · 10⁻⁶", "9.7 · 10⁻⁶")),
+        (a_score("s", 0.0, 0.0, high=0.000384), ("0", "0", "0.00038")),
+        (a_score("s", 1251.4, 108.0), ("1,251", "1,143", "1,359")),
+        (a_score("s", -0.25, 0.5), ("−0.25", "−0.75", "0.25")),
+    ],
+)
+def test_interval_says_how_many_digits_a_score_has(score, texts):
+    (table,) = score_tables(Evaluation(scores={"s": score}, unavailable={}, n_samples=2))
+    assert table.others[0].texts == (*texts, "")
+
+
+def test_what_was_not_available_is_told_with_its_reason(full):
+    assert "Every score could be taken." in full.text
+    why = "samples must hold at least 1,000 points, got 200"
+    unavailable = {"bins": why, "frechet": why, "classes": "the data set has no labels"}
+    evaluation = dataclasses.replace(
+        EVALUATION, scores={}, details={}, starved_classes=(), unavailable=unavailable
+    )
+    report = page(trials=WITHOUT_FIGURES, evaluation=evaluation)
+    assert f"bins , frechet : {why} classes : the data set has no labels" in report.text
+    assert "Share of each class" not in report.headings
+
+
+def test_shares_of_classes_stand_beside_those_of_the_data(full):
+    (label,) = [
+        attrs["aria-label"]
+        for attrs in full.all("div")
+        if attrs.get("aria-label", "").startswith("Share of each class")
+    ]
+    assert "0 20.0% (40.0%), 1 75.0% (35.0%), 2 5.0% (25.0%)" in label
+    assert "Starved: 2." in full.text
+    assert "p = 0.031." in full.text
+    evaluation = dataclasses.replace(
+        EVALUATION, missing_classes=("2",), starved_classes=("2", "0")
+    )
+    report = page(trials=WITHOUT_FIGURES, evaluation=evaluation)
+    assert "Missing: 2. Starved: 0. Both sets" in report.text
+
+
+def test_bars_of_classes_are_as_high_as_their_shares():
+    classes = [ClassShare("a", 0.2, 0.4), ClassShare("b", 0.6, 0.2), ClassShare("c", 0.2, 0.4)]
+    svg = class_shares(classes, starved_fraction=0.25)
+    paths = [
+        [float(n) for n in re.findall(r"[ML] [\d.]+ ([\d.]+)", d)]
+        for d in re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="fill: #0072b2', svg)
+    ]
+    heights = [max(path) - min(path) for path in paths]
+    assert len(heights) == 3
+    assert_allclose([heights[1], heights[2]], [3 * heights[0], heights[0]], rtol=1e-3, atol=0)
 
 
 def test_winner_by_distance_that_was_not_evaluated_is_told():
@@ -506,7 +729,9 @@ def test_train_command_quotes_lists_and_small_numbers():
 
 def test_glossary_explains_every_metric(full):
     names = [value for key, value in vars(metric_names).items() if key.isupper()]
-    assert len(names) >= 14
+    assert len(names) >= 24
+    names += [f"{name}_valid" for name in NAMES if not name.endswith("_spherical")]
+    names += ["<score>_real_valid", "authenticity_test_valid", "authenticity_test_pixels_valid"]
     assert [name for name in names if name not in full.code] == []
 
 
@@ -523,11 +748,65 @@ def test_training_time_is_said_as_a_person_says_it(seconds, text):
     assert f" {text} summed" in page(trials=trials).text
 
 
-def test_samples_are_inside_the_page_at_a_whole_zoom(full):
-    (picture,) = full.all("img")
-    assert base64.b64decode(picture["src"].removeprefix("data:image/png;base64,")) == png()
-    assert (picture["width"], picture["height"]) == ("640", "320")
-    assert "trial 2" in picture["alt"]
+def test_pictures_are_inside_the_page_at_a_whole_zoom(full):
+    pictures = full.all("img")
+    sources = [picture["src"].removeprefix("data:image/png;base64,") for picture in pictures]
+    assert [base64.b64decode(source) for source in sources] == list(PICTURES.values())
+    assert [(p["width"], p["height"]) for p in pictures] == [
+        ("640", "320"),
+        ("600", "384"),
+        ("640", "512"),
+        ("630", "672"),
+    ]
+    assert "trial 2" in pictures[0]["alt"]
+    assert all(len(picture["alt"]) > 40 for picture in pictures)
+
+
+@pytest.mark.parametrize("missing", PICTURES)
+def test_each_picture_is_optional(missing):
+    pictures = {name: png for name, png in PICTURES.items() if name != missing}
+    report = page(trials=WITHOUT_FIGURES, pictures=pictures)
+    assert len(report.all("img")) == 3
+    titles = {
+        "samples.png": "Samples",
+        "nearest.png": "Nearest training images",
+        "straight.png": "Straight paths in z",
+        "spherical.png": "Spherical paths in z",
+    }
+    assert [name for name, title in titles.items() if title not in report.headings] == [missing]
+
+
+@pytest.mark.parametrize(
+    ("blind_spot", "check"),
+    [
+        ("Blur.", "not_smoothed"),
+        ("Missing modes.", "covers"),
+        ("Rubbish.", "no_outliers"),
+        ("Copying.", "not_copied"),
+        ("Luck.", "better_than_champion"),
+    ],
+)
+def test_each_blind_spot_of_the_parzen_score_names_a_check_that_looks_for_it(
+    full, blind_spot, check
+):
+    (item,) = [part for part in full.source.split("<li>") if f"<strong>{blind_spot}" in part]
+    assert f"<code>{check}</code>" in item.partition("</li>")[0]
+    names = {function.__name__ for function in CHECKS} | {better_than_champion.__name__}
+    assert check in names
+
+
+def test_refusal_names_each_check_that_was_not_passed():
+    check = PROMOTION["checks"][0]
+    refusals = [
+        check | {"name": "covers", "passed": False, "reason": "its coverage is 0.1"},
+        check,
+        check | {"name": "distinct", "passed": False, "reason": "9 % of its samples repeat"},
+    ]
+    promotion = PROMOTION | {"outcome": "refused", "checks": refusals}
+    report = page(trials=WITHOUT_FIGURES, promotion=promotion)
+    top = report.text.partition("2 of 3 checks were not passed")[0]
+    assert "by 2 of 3 checks of the gate" in top
+    assert "covers : its coverage is 0.1 distinct : 9 % of its samples repeat" in top
 
 
 # It stands alone, and all can read it
@@ -546,7 +825,7 @@ def test_page_refers_to_nothing_outside_itself(full):
 
 
 def test_figures_and_tables_are_described(full):
-    assert len(full.all("svg")) == 1 + 4 + 3
+    assert len(full.all("svg")) == 1 + 1 + 4 + 3
     drawings = [a for a in full.all("div") if a.get("role") == "img"]
     assert len([a for a in drawings if len(a["aria-label"]) > 20]) == len(full.all("svg"))
     assert all("scope" in attrs for attrs in full.all("th"))
@@ -597,7 +876,7 @@ def test_same_data_give_the_same_bytes_whatever_the_style_in_use(full, monkeypat
             "No trial has a score",
         ),
         ({"trials": [], "best_trial": None, "scores": None}, "No trial reached a score"),
-        ({"trials": WITHOUT_FIGURES, "samples_png": None}, "What this score cannot tell"),
+        ({"trials": WITHOUT_FIGURES, "pictures": {}}, "What this score cannot tell"),
     ],
 )
 def test_page_survives(changes, sentence):
@@ -608,7 +887,9 @@ def test_page_survives(changes, sentence):
 
 def test_all_trials_failed_before_they_reported():
     trials = [a_trial(i, None, status="failed", history=[], cause="boom") for i in range(3)]
-    report = page(trials=trials, best_trial=None, scores=None, promotion=None, samples_png=None)
+    report = page(
+        trials=trials, best_trial=None, scores=None, evaluation=None, promotion=None, pictures={}
+    )
     assert "0 finished, 0 stopped early, 3 failed" in report.text
     assert report.all("svg") == []
 
@@ -627,9 +908,9 @@ def test_winner_must_have_a_score(best_trial):
         page(best_trial=best_trial)
 
 
-def test_samples_must_be_a_png():
-    with pytest.raises(ValueError, match=r"samples_png must be a PNG file, got .* b'GIF89a'"):
-        page(samples_png=b"GIF89a")
+def test_pictures_must_be_png_files():
+    with pytest.raises(ValueError, match=r"nearest.png must be a PNG file, got .* b'GIF89a'"):
+        page(pictures={"nearest.png": b"GIF89a"})
 
 
 # Figures
@@ -689,7 +970,7 @@ def test_curves_of_the_objective_come_first_and_those_of_the_other_score_after_i
     report = page(trials=BLURRING, best_trial=0)
     curves = [heading for heading in report.headings if heading.endswith(", validation")]
     assert curves == ["Parzen log-likelihood, validation", "Fréchet distance, validation"]
-    assert len(report.all("svg")) == len(by_distance.all("svg")) == 1 + 5 + 3
+    assert len(report.all("svg")) == len(by_distance.all("svg")) == 1 + 1 + 5 + 3
     assert {"frechet_distance_valid", "parzen_ll_valid, nats"} <= set(by_distance.words)
     assert "best Fréchet distance" in by_distance.words
     assert "best Parzen log-likelihood, nats" in report.words

@@ -17,7 +17,8 @@ from tests.pipeline.tiny_run import SETTINGS
 from tuning.ledger import Ledger, TrialResult
 from tuning.sweep import TrialNews
 
-CONFIG = load_config(SETTINGS)
+PARZEN = "sweep.objective=parzen_ll_valid"
+CONFIG = load_config(SETTINGS, [PARZEN])
 RESULT = TrialResult(
     trial=0,
     status="finished",
@@ -64,7 +65,10 @@ def left(ledger, monkeypatch):
 
     The store has every run that it is asked for.
     """
-    monkeypatch.setattr(sweep, "run_sweep", lambda config, folder, *, watcher: "parent")
+    monkeypatch.setattr(
+        sweep, "run_sweep", lambda config, folder, *, extractors, watcher: "parent"
+    )
+    monkeypatch.setattr(sweep, "prepare_extractor", lambda config, folder: None)
     monkeypatch.setattr(sweep, "has_run", lambda uri, run_id: True)
 
     def left(*changes):
@@ -114,7 +118,7 @@ def test_name_to_resume_by_is_told_before_the_sweep_is_run(
     caplog.set_level(logging.INFO)
     left({})
 
-    def run_sweep(config, folder, *, watcher):
+    def run_sweep(config, folder, *, extractors, watcher):
         assert caplog.messages == [
             f"sweep {ledger.name}: `gan sweep --resume {ledger.name}` goes on after any stop"
         ]
@@ -198,14 +202,15 @@ def test_name_of_a_sweep_changes_with_what_its_trials_depend_on(work, ledger):
     def name(config, digest="d" * 64):
         return sweep.sweep_folder(work.workspace, config, data_digest=digest).name
 
-    promote = load_config(SETTINGS, ["promote.min_standard_errors=5"])
+    promote = load_config(SETTINGS, [PARZEN, "promote.min_standard_errors=5"])
     assert name(promote) == ledger.name
     others = [
-        name(load_config(SETTINGS, ["train.n_steps=5"])),
-        name(load_config(SETTINGS, ["sweep.n_trials=5"])),
+        name(load_config(SETTINGS, [PARZEN, "train.n_steps=5"])),
+        name(load_config(SETTINGS, [PARZEN, "sweep.n_trials=5"])),
+        name(load_config(SETTINGS)),
         name(CONFIG, "e" * 64),
     ]
-    assert len({ledger.name, *others}) == 4
+    assert len({ledger.name, *others}) == 5
 
 
 def test_sweep_in_another_store_is_refused_before_anything_is_run(work, left, ledger, monkeypatch):

@@ -34,11 +34,11 @@ def extractors(monkeypatch):
     """The extractors that trials were given, with the folders that these were asked for in."""
     made = []
 
-    def default_extractor(train, *, folder, device):
+    def build_extractor(cfg, data, train, *, folder, device):
         made.append((Projection(), folder))
         return made[-1][0]
 
-    monkeypatch.setattr(tuning.trial, "default_extractor", default_extractor)
+    monkeypatch.setattr(tuning.trial, "build_extractor", build_extractor)
     tuning.trial.feature_space.cache_clear()
     yield made
     tuning.trial.feature_space.cache_clear()
@@ -47,6 +47,7 @@ def extractors(monkeypatch):
 def spec_of(config, folder, store):
     return TrialSpec(
         ledger=str(folder / "tiny"),
+        extractors=str(folder / "nets"),
         index=0,
         overrides={},
         run=to_dict(trial_run(config, 0, {})),
@@ -71,7 +72,7 @@ def test_a_trial_reports_the_distance_of_its_samples_to_the_validation_images(
     assert [r["step"] for r in scored] == [10, 20, 30, 40]
 
     ((extractor, folder),) = extractors  # one for the whole trial
-    assert folder == tmp_path / "tiny" / "extractors"
+    assert folder == tmp_path / "nets"
     assert extractor.n_calls == 1 + 4  # the validation images once, the samples of each score
 
     run = run_config(spec.run)

@@ -57,7 +57,9 @@ class Place:
             if watcher is not None:
                 watcher(news)
 
-        return run_sweep(self.config, self.ledger.folder, watcher=watch)
+        return run_sweep(
+            self.config, self.ledger.folder, extractors=self.folder / "nets", watcher=watch
+        )
 
     def parent(self) -> StoredRun:
         (run,) = stored_runs(self.folder / "mlflow.db", kind="sweep")
@@ -273,7 +275,7 @@ def test_scored_trials_that_wait_when_the_time_is_over_count(place, monkeypatch)
             tensors={},
             meta={"history": scores(10, [1.0, 2.0]), "elapsed_seconds": 1.0},
         )
-    sweep = sweep_module._Sweep(here.config, ledger, check_sweep(here.config), data_digest="d")
+    sweep = an_open_sweep(here.config, ledger)
     sweep._open_store()
     sweep.settle({})
     assert ledger.results() == []
@@ -402,7 +404,7 @@ def test_the_objective_reaches_the_workers_the_scheduler_and_mlflow(
 ):
     config = tiny_config("images.npz", objective=objective, scheduler="asha")
     ledger = Ledger(tmp_path / "tiny")
-    sweep = sweep_module._Sweep(config, ledger, check_sweep(config), data_digest="d")
+    sweep = an_open_sweep(config, ledger)
     assert sweep._worker_spec(0, {})["objective"] == objective
     scheduler = sweep._scheduler()
     assert [scheduler.metric, scheduler._mode] == [objective, mode]
@@ -597,6 +599,11 @@ class Driver:
             time.sleep(0.2)
 
 
+def an_open_sweep(config: PipelineConfig, ledger: Ledger) -> sweep_module._Sweep:
+    nets, space = ledger.folder / "nets", check_sweep(config)
+    return sweep_module._Sweep(config, ledger, space, extractors=nets, data_digest="d")
+
+
 def drive() -> None:
     """Run the sweep of GAN_TEST_CONFIG; a line for each report, and one for how it ended."""
     import ast
@@ -609,7 +616,7 @@ def drive() -> None:
         print("news", news.trial, int(news.report["step"]), flush=True)  # noqa: T201
 
     try:
-        run_sweep(config, Path("runs/tiny"), watcher=watcher)
+        run_sweep(config, Path("runs/tiny"), extractors=Path("nets"), watcher=watcher)
     except TuningError as error:
         print(f"\n{type(error).__name__}: {error}", flush=True)  # noqa: T201
         sys.exit(3)

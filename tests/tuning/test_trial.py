@@ -55,6 +55,7 @@ class Sweep:
         overrides = {"train.d_steps": 2} if overrides is None else overrides
         return TrialSpec(
             ledger=str(self.ledger.folder),
+            extractors=str(self.folder / "nets"),
             index=index,
             overrides=overrides,
             run=to_dict(trial_run(self.config, index, overrides)),

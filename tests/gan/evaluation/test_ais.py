@@ -16,8 +16,8 @@ from gan.evaluation.ais import (
     bidirectional_gap,
     choose_sigma,
     sigmoidal_schedule,
-    smooth_prior,
 )
+from gan.evaluation.smooth_priors import smooth_prior
 from gan.priors import Bernoulli, Gaussian, Mixture, Spherical, TruncatedNormal, Uniform
 from gan.randomness import stream
 

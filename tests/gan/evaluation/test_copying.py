@@ -15,8 +15,10 @@ from gan.evaluation.copying import (
     CellScores,
     copying_scores,
     mann_whitney_z,
+    nearness_scores,
     score_cells,
 )
+from gan.evaluation.neighbours import nearest_neighbours
 
 
 @pytest.fixture
@@ -77,9 +79,7 @@ def test_equal_values_only_have_z_zero():
 def test_overall_z_is_that_of_scipy_on_all_distances(train, test, samples):
     got = copying_scores(train=train, test=test, samples=samples, seed=0, n_cells=3)
     d_samples, d_test = (cdist(x, train).min(1) for x in (samples, test))
-    assert_allclose(got.z.value, scipy_z(d_samples, d_test), rtol=1e-9, atol=0)
-    assert_allclose(got.distances.numpy(), d_samples, rtol=1e-12, atol=0)
-    assert (got.nearest.numpy() == cdist(samples, train).argmin(1)).all()
+    assert_allclose(got.nearness.z.value, scipy_z(d_samples, d_test), rtol=1e-9, atol=0)
 
 
 def test_cells_are_scored_by_their_own_training_points(train, test, samples):
@@ -118,7 +118,8 @@ def test_authenticity_is_that_of_loops(train, test, samples):
     got = copying_scores(train=train, test=test, samples=samples, seed=0, n_cells=3)
     own = cdist(train, train)
     np.fill_diagonal(own, np.inf)
-    for score, points in ((got.authenticity, samples), (got.authenticity_test, test)):
+    near = got.nearness
+    for score, points in ((near.authenticity, samples), (near.authenticity_test, test)):
         answers = [d.min() > own[d.argmin()].min() for d in cdist(points, train)]
         interval = stats.binomtest(sum(answers), len(answers)).proportion_ci(method="wilson")
         assert score.value == np.mean(answers)
@@ -130,7 +131,7 @@ def test_a_sample_as_far_as_the_next_training_point_is_not_authentic():
     samples = line.repeat(2, 1) + torch.tensor([2.0, 3.0]).repeat_interleave(40)[:, None]
     got = copying_scores(train=line, test=line + 0.5, samples=samples, seed=0, n_cells=1)
     # Of all samples those beyond the end: 2 away, no farther than the spacing; and 3 away.
-    assert got.authenticity.value == 1 / 80
+    assert got.nearness.authenticity.value == 1 / 80
 
 
 def test_lowest_cell_is_judged_among_all_scored_cells():
@@ -148,17 +149,34 @@ def test_lowest_p_value_holds_at_the_ends(lowest, p_value):
     assert_allclose(cells.lowest_p_value, p_value, rtol=1e-9, atol=0)
 
 
+def test_nearness_by_known_neighbours_is_that_of_the_points(train, test, samples):
+    expected = copying_scores(train=train, test=test, samples=samples, seed=0, n_cells=3).nearness
+    near_test, near_samples = (nearest_neighbours(x, train) for x in (test, samples))
+    images = train.reshape(-1, 1, 2, 2)
+    for reference in (train, images):
+        got = nearness_scores(reference, near_test=near_test, near_samples=near_samples)
+        assert got == expected
+
+
+def test_names_of_nearness_say_in_which_space(train, test, samples):
+    near = {"near_test": nearest_neighbours(test, train)}
+    near["near_samples"] = nearest_neighbours(samples, train)
+    got = nearness_scores(train, **near, suffix="_pixels")
+    assert got.z.name == "copying_z_pixels"
+    assert got.authenticity.name == "authenticity_pixels"
+    assert got.authenticity_test.name == "authenticity_test_pixels"
+
+
 # What it is for
 
 
 def test_copies_are_found_and_have_no_authenticity(train, test):
     got = copying_scores(train=train, test=test, samples=train[:150], seed=0, n_cells=3)
-    assert got.z.value < -10
+    assert got.nearness.z.value < -10
     assert got.c_t.high < 0
     assert got.cells.lowest_p_value < 1e-9
-    assert got.authenticity.value == 0
-    assert got.authenticity_test.value > 0.3
-    assert got.distances.max() == 0
+    assert got.nearness.authenticity.value == 0
+    assert got.nearness.authenticity_test.value > 0.3
 
 
 def test_copies_in_one_region_are_found_there_if_the_rest_is_far(train, test, samples):
@@ -171,7 +189,7 @@ def test_copies_in_one_region_are_found_there_if_the_rest_is_far(train, test, sa
 
 def test_poor_samples_have_a_positive_z(train, test, samples):
     got = copying_scores(train=train, test=test, samples=samples * 3, seed=0, n_cells=1)
-    assert got.z.low > 0
+    assert got.nearness.z.low > 0
 
 
 # Null distribution
@@ -183,7 +201,7 @@ def test_on_honest_samples_the_tests_reject_at_their_rate():
     for seed in range(200):
         train, test, samples = torch.from_numpy(rng.standard_normal((3, 130, 3)))
         got = copying_scores(train=train, test=test, samples=samples, seed=seed, n_cells=3)
-        z.append(got.z.value)
+        z.append(got.nearness.z.value)
         c_t.append(got.c_t.value / got.c_t.standard_error)
         lowest.append(got.cells.lowest_p_value)
     low, high = stats.binom(200, 0.05).ppf([0.001, 0.999])
@@ -201,7 +219,8 @@ def test_on_honest_samples_the_tests_reject_at_their_rate():
 
 
 def values(scores):
-    named = [scores.z, scores.c_t, scores.authenticity, scores.authenticity_test]
+    near = scores.nearness
+    named = [near.z, scores.c_t, near.authenticity, near.authenticity_test]
     return [score.value for score in named]
 
 
@@ -233,7 +252,7 @@ def test_the_seed_decides_the_partition_only(train, test, samples):
         for seed in (0, 0, 1)
     )
     assert_close(one.cells.z, same.cells.z, equal_nan=True)
-    assert one.z == other.z
+    assert one.nearness == other.nearness
     assert one.c_t != other.c_t
 
 

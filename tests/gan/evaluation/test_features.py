@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import textwrap
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
+from gan.config import DataConfig, EvaluationConfig
 from gan.datasets.images import ImageSet
+from gan.datasets.splits import load_train_valid
 from gan.errors import CheckpointError, ConfigError, ScoreError
 from gan.evaluation import autoencoder as autoencoder_module
 from gan.evaluation import features as features_module
@@ -20,9 +23,19 @@ from gan.evaluation.autoencoder import (
     save_autoencoder,
     train_autoencoder,
 )
-from gan.evaluation.classifier import save_classifier, train_classifier
+from gan.evaluation.classifier import (
+    SHIPPED,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
 from gan.evaluation.feature_nets import FeatureNetSettings
-from gan.evaluation.features import NetExtractor, default_extractor, imported_extractor
+from gan.evaluation.features import (
+    NetExtractor,
+    build_extractor,
+    default_extractor,
+    imported_extractor,
+)
 
 QUICK = FeatureNetSettings(n_steps=150, batch_size=64)
 TINY = FeatureNetSettings(n_steps=2, batch_size=8)
@@ -124,14 +137,13 @@ def test_autoencoder_is_trained_once_for_a_split(tmp_path, monkeypatch):
     ("labelled", "name", "d"), [(True, "classifier", 128), (False, "autoencoder", 64)]
 )
 def test_default_is_the_classifier_and_without_labels_the_autoencoder(
-    tmp_path, monkeypatch, labelled, name, d
+    tmp_path, caplog, labelled, name, d
 ):
-    cached = getattr(features_module, f"cached_{name}")
-    monkeypatch.setattr(
-        features_module, f"cached_{name}", lambda *args, **kw: cached(*args, settings=TINY, **kw)
-    )
+    caplog.set_level("INFO")
     data = image_set(labelled=labelled)
-    extractor = default_extractor(data, folder=tmp_path)
+    extractor = default_extractor(data, folder=tmp_path, n_steps=2)
+    (told,) = caplog.messages
+    assert re.match(rf"training the {name} whose features .*: 2 minibatches, once", told)
     points = extractor(torch.from_numpy(data.images) / 255)
     assert extractor.name == name
     assert extractor.digest == extractor.net.digest
@@ -249,3 +261,38 @@ def test_own_extractor_refuses_bad_images_and_chunks(own, fresh):
         extractor(fresh[:, :, :7])
     with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
         imported_extractor(path, image_shape=SHAPE, chunk=0)
+
+
+def test_channels_of_stacked_digits_are_seen_one_by_one(tmp_path):
+    data = DataConfig(dataset="stacked_mnist")
+    train, _ = load_train_valid(data)
+    extractor = build_extractor(EvaluationConfig(), data, train, folder=tmp_path)
+    images = torch.from_numpy(train.images[:4]) / 255
+    digits = load_classifier(SHIPPED)
+    expected = torch.cat([digits.features(images[:, [c]]) for c in range(3)], 1)
+    assert_close(extractor(images), expected, rtol=1e-5, atol=1e-6)
+    assert extractor.digest != digits.digest
+    assert list(tmp_path.iterdir()) == []
+
+
+# The settings
+
+
+def test_settings_name_the_extractor(own, tmp_path):
+    train = image_set(labelled=True)
+    path = own("def extract(x): return x.flatten(1)")
+    folder = tmp_path / "nets"
+    imported = build_extractor(
+        EvaluationConfig(extractor=path), DataConfig(dataset="a.npz"), train, folder=folder
+    )
+    assert (imported.name, imported.image_shape) == (path, SHAPE)
+    assert not folder.exists()
+
+
+def test_settings_say_how_long_the_net_is_trained(tmp_path, caplog):
+    caplog.set_level("INFO")
+    train, data = image_set(labelled=True), DataConfig(dataset="a.npz")
+    built = build_extractor(EvaluationConfig(extractor_steps=3), data, train, folder=tmp_path)
+    assert built.digest == default_extractor(train, folder=tmp_path, n_steps=3).digest
+    (told,) = caplog.messages
+    assert ": 3 minibatches, once" in told

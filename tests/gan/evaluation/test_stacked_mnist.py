@@ -7,10 +7,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy import stats
-from torch.testing import assert_close
 
 from gan.errors import ScoreError
-from gan.evaluation.stacked_mnist import digits_of_stacks, stack_digits, stacked_modes
+from gan.evaluation.stacked_mnist import digits_of_stacks, stacked_modes
 
 ALL = torch.tensor(list(itertools.product(range(10), repeat=3)))
 
@@ -25,22 +24,6 @@ def drawn(rng, n, shares=None):
 
 
 # Images
-
-
-def test_each_channel_is_a_digit_with_its_label():
-    images, labels = torch.rand(20, 1, 4, 5), torch.arange(20)
-    stacks, digits = stack_digits(images, n=50, seed=0, labels=labels)
-    assert stacks.shape == (50, 3, 4, 5)
-    assert_close(stacks, images[:, 0][digits], rtol=0, atol=0)
-    assert not torch.equal(digits[:, 0], digits[:, 1])
-
-
-def test_the_seed_decides_the_triples():
-    images = torch.rand(20, 1, 2, 2)
-    one, none = stack_digits(images, n=50, seed=0)
-    assert none is None
-    assert torch.equal(one, stack_digits(images, n=50, seed=0)[0])
-    assert not torch.equal(one, stack_digits(images, n=50, seed=1)[0])
 
 
 def test_digits_are_read_channel_by_channel_whatever_the_chunk():
@@ -145,22 +128,6 @@ def test_what_is_no_digit_is_refused(digits, message):
 def test_what_are_no_shares_is_refused(shares):
     with pytest.raises(ValueError, match="digit_shares must be 10 numbers > 0 with sum 1"):
         stacked_modes(ALL.repeat(10, 1), digit_shares=shares)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"images": torch.rand(4, 3, 2, 2), "n": 5}, r"images must be \[m, 1, h, w\]"),
-        ({"images": torch.rand(4, 1, 2, 2), "n": 0}, "n must be >= 1, got 0"),
-        (
-            {"images": torch.rand(4, 1, 2, 2), "n": 5, "labels": torch.arange(3)},
-            r"labels must be \[4\], got \[3\]",
-        ),
-    ],
-)
-def test_what_cannot_be_stacked_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        stack_digits(seed=0, **arguments)
 
 
 def test_what_is_no_stack_is_refused():

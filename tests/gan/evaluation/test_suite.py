@@ -9,7 +9,8 @@ import torch
 from gan.errors import ScoreError
 from gan.evaluation.frechet import frechet_distance
 from gan.evaluation.manifold import manifold_scores
-from gan.evaluation.suite import NO_LABELS, Evaluation, RealImages, evaluate
+from gan.evaluation.real_images import RealImages
+from gan.evaluation.suite import NO_LABELS, Evaluation, evaluate
 
 N, SIDE = 1_500, 6
 PROJECTION = torch.randn(SIDE * SIDE, 8, generator=torch.Generator().manual_seed(7))
@@ -148,3 +149,42 @@ def test_too_few_samples_leave_only_what_can_be_told_of_them(real):
 def test_samples_that_are_no_images_of_the_data_are_refused(real, change, message):
     with pytest.raises(ScoreError, match=message):
         evaluate(change(pictures(N, 3)), real, seed=0)
+
+
+def test_stacked_digits_have_their_modes_counted():
+    n = 10_000
+    rng = torch.Generator().manual_seed(0)
+    digits = torch.randint(10, (n, 3), generator=rng)
+
+    def read_digits(images):
+        return digits[: len(images)]
+
+    evaluation = evaluate(pictures(n, 3), real_images(read_digits=read_digits), seed=0)
+    assert evaluation.scores["stacked_modes"].value == len(digits.unique(dim=0))
+    assert evaluation.scores["stacked_reverse_kl"].value < 0.1
+    few = evaluate(pictures(N, 3), real_images(read_digits=read_digits), seed=0)
+    assert "stacked_modes" not in few.scores
+
+
+def test_copies_under_noise_are_seen_among_the_pixels(real, honest):
+    rng = torch.Generator().manual_seed(0)
+    copies = real.train[:N]
+    noisy = (copies + 0.01 * torch.randn(copies.shape, generator=rng)).clamp(0, 1)
+    scores = evaluate(noisy, real, seed=0).scores
+    assert scores["copying_z_pixels"].value < -10 < honest.scores["copying_z_pixels"].value
+    assert scores["authenticity_pixels"].value < 0.05
+    held_out = honest.scores["authenticity_test_pixels"].value
+    assert abs(honest.scores["authenticity_pixels"].value - held_out) < 0.1
+
+
+def test_centres_of_k_means_score_above_real_images(honest):
+    scores = honest.scores
+    assert scores["parzen_ll_centres"].value > scores["parzen_ll_real"].high
+
+
+def test_as_many_centres_as_training_images_are_no_anchor():
+    evaluation = evaluate(pictures(N, 3), real_images(train=pictures(2 * N - 1, 1)), seed=0)
+    assert evaluation.unavailable == {
+        "parzen_centres": "train must hold at least 3,000 images for 1,500 centres of k-means, "
+        "got 2,999"
+    }
