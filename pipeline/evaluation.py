@@ -95,6 +95,7 @@ def real_images(
         DatasetError: if the images cannot be read.
     """
     train, valid = load_train_valid(data)
+    scored = valid if split == "valid" else load_test(data)
     extractor = build_extractor(cfg, data, train, folder=extractors)
     log_probabilities, class_names, read_digits = None, [], None
     if train.labels is not None:
@@ -108,7 +109,7 @@ def real_images(
     return RealImages(
         train=_pixels(train),
         valid=_pixels(valid),
-        scored=_pixels(valid if split == "valid" else load_test(data)),
+        scored=_pixels(scored),
         extractor=extractor,
         log_probabilities=log_probabilities,
         class_names=class_names,

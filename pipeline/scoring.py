@@ -23,10 +23,11 @@ from gan.config import (
     to_dict,
 )
 from gan.datasets.files import read_samples
+from gan.datasets.splits import load_train_valid
 from gan.errors import ConfigError, DatasetError
 from gan.evaluation.ais import AisSettings
 from gan.evaluation.real_images import RealImages
-from gan.evaluation.suite import evaluate
+from gan.evaluation.suite import evaluate, require_pixels
 from gan.files import new_folder
 from gan.randomness import stream_seed
 from gan.saved_generator import (
@@ -198,18 +199,20 @@ def _real_images(samples: Tensor, config: PipelineConfig, request: Request) -> R
     if keep is not None and (keep.is_symlink() or keep.exists()):
         if keep.is_symlink() or not keep.is_dir() or any(keep.iterdir()):
             raise PipelineError(f"{keep} must be a new or an empty folder")
-    real = real_images(
+    # The images are read twice for this: seconds, where a net for their features takes minutes.
+    shape = load_train_valid(data)[0].image_shape
+    if samples.shape[1:] != shape:
+        raise DatasetError(
+            f"{request.source}: samples must have the shape of the images of "
+            f"{data.dataset}, {list(shape)}, got {list(samples.shape[1:])}"
+        )
+    require_pixels(samples, image_shape=shape)
+    return real_images(
         data,
         config.base.evaluation,
         split=request.split,
         extractors=extractors_folder(WORKSPACES / config.name),
     )
-    if samples.shape[1:] != real.scored.shape[1:]:
-        raise DatasetError(
-            f"{request.source}: samples must have the shape of the images of "
-            f"{data.dataset}, {list(real.scored.shape[1:])}, got {list(samples.shape[1:])}"
-        )
-    return real
 
 
 def _log(

@@ -7,7 +7,7 @@
 A score is taken of samples and of real images, never of a model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -96,7 +96,8 @@ def evaluate(samples: Tensor, real: RealImages, *, seed: int) -> Evaluation:
     Raises:
         ScoreError: the samples are of another shape, not all in [0, 1], or all the same.
     """
-    _require_pixels(samples, like=real.scored)
+    _, *image_shape = real.scored.shape
+    require_pixels(samples, image_shape=image_shape)
     scorer = _Scorer(samples.to(real.scored), real, seed=seed)
     take = scorer.take
     parzen = take("parzen", scorer.parzen)
@@ -126,9 +127,14 @@ def evaluate(samples: Tensor, real: RealImages, *, seed: int) -> Evaluation:
     )
 
 
-def _require_pixels(samples: Tensor, *, like: Tensor) -> None:
-    if samples.ndim != 4 or samples.shape[1:] != like.shape[1:] or not len(samples):
-        wanted = ", ".join(map(str, like.shape[1:]))
+def require_pixels(samples: Tensor, *, image_shape: Sequence[int]) -> None:
+    """Refuse what no score can be taken of.
+
+    Raises:
+        ScoreError: the samples are not [n, *image_shape], not all in [0, 1], or all the same.
+    """
+    if samples.ndim != 4 or list(samples.shape[1:]) != list(image_shape) or not len(samples):
+        wanted = ", ".join(map(str, image_shape))
         raise ScoreError(f"samples must be [n, {wanted}], got {list(samples.shape)}")
     if not bool(((samples >= 0) & (samples <= 1)).all()):  # NaN is neither
         low, high = samples.min().item(), samples.max().item()

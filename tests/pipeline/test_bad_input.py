@@ -290,7 +290,7 @@ def test_samples_that_cannot_be_scored_are_named(gan, here, file, message):
 
 
 def test_test_images_that_are_not_given_are_asked_for(gan, here):
-    np.save(here / "a.npy", np.zeros((5, 8, 8), np.uint8))
+    np.save(here / "a.npy", bright_squares(5, 3))
     arguments = ["score", "a.npy", "--dataset", "train.npz", "--n-valid", "100"]
     message = r"train\.npz comes without test images: .*test_path.*"
     refused(gan, [*arguments, "--split", "test"], status=1, message=message)

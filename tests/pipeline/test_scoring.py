@@ -295,10 +295,10 @@ def test_files_that_lie_elsewhere_now_are_asked_for_by_their_setting(here, gener
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_data_set_that_comes_with_the_package_is_no_file(here, generator, name, monkeypatch):
-    def look(data, *_, **__):
+    def look(data):
         raise DatasetError(f"{data.dataset} was asked for")
 
-    monkeypatch.setattr(scoring, "real_images", look)
+    monkeypatch.setattr(scoring, "load_train_valid", look)
     with pytest.raises(DatasetError, match=f"{name} was asked for"):
         judge(generator, f"data.dataset={name}", "data.test_path=null", split="test")
 
