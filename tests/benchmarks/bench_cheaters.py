@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gan.config import DataConfig, EvaluationConfig, LimitsConfig
 from gan.datasets.splits import load_test
 from gan.evaluation.cheaters import CHEATERS, Material, honest
+from gan.evaluation.real_images import RealImages
 from gan.evaluation.suite import Evaluation, evaluate
 from gan.run import unit_pixels
 from pipeline.checks import quality_checks
@@ -40,6 +42,24 @@ COLUMNS = (
 )
 SIZES = {"honest": 9_000, "class_missing": 8_000, "class_starved": 9_000}
 """Where 10,000 test images without most of a class are not 10,000, or draws of all the same."""
+
+
+def images() -> tuple[RealImages, Material]:
+    """MNIST to score by, and MNIST to cheat with."""
+    data = DataConfig()
+    with tempfile.TemporaryDirectory() as folder:  # which stays empty: the classifier is shipped
+        real = real_images(data, EvaluationConfig(), split="valid", extractors=Path(folder))
+    test = load_test(data)
+    assert test.labels is not None
+    fresh, labels = unit_pixels(test).float(), torch.from_numpy(test.labels)
+    return real, Material(train=real.train, fresh=fresh, fresh_labels=labels)
+
+
+def judge(samples: Tensor, real: RealImages, *, seed: int) -> tuple[Evaluation, list[str]]:
+    """Every score of the samples, and the names of the checks that refuse them."""
+    evaluation = evaluate(samples, real, seed=seed)
+    checks = quality_checks(evaluation, LimitsConfig())
+    return evaluation, [check.name for check in checks if not check.passed]
 
 
 def row(name: str, evaluation: Evaluation, refused_by: list[str]) -> str:
@@ -73,16 +93,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="leave out the other cheaters")
     arguments = parser.parse_args()
 
-    data = DataConfig()
-    with tempfile.TemporaryDirectory() as folder:
-        real = real_images(data, EvaluationConfig(), split="valid", extractors=Path(folder))
-    test = load_test(data)
-    assert test.labels is not None
-    material = Material(
-        train=real.train,
-        fresh=unit_pixels(test).float(),
-        fresh_labels=torch.from_numpy(test.labels),
-    )
+    real, material = images()
     sets = [("honest", "real images", honest, seed) for seed in range(arguments.draws)]
     sets += [
         (name, cheater.description, cheater.make, 0)
@@ -95,10 +106,8 @@ def main() -> None:
     for name, description, make, seed in sets:
         samples = make(material, n=SIZES.get(name, 10_000), seed=seed)
         started = time.perf_counter()
-        evaluation = evaluate(samples, real, seed=seed)
+        evaluation, refused_by = judge(samples, real, seed=seed)
         seconds = time.perf_counter() - started
-        checks = quality_checks(evaluation, LimitsConfig())
-        refused_by = [check.name for check in checks if not check.passed]
         n_wrong += bool(refused_by) == (make is honest)
         evaluations.setdefault(name, evaluation)
         print(row(description, evaluation, refused_by), flush=True)

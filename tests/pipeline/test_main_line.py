@@ -415,6 +415,25 @@ def test_refused_promotion_is_status_3_and_its_reason_and_the_champion_stays(gan
 
 @pytest.mark.mlflow
 @pytest.mark.usefixtures("here", "winner")
+def test_evaluating_a_sweep_shows_every_score_and_verdict(gan):
+    assert gan("run", "tiny.yaml", "--to", "sweep").status == 0
+    answer = gan("evaluate", "tiny.yaml", "--json")
+    assert answer.status == 0
+    lines = answer.err.splitlines()
+    assert "200 samples on validation images" in lines
+    assert any(re.match(r"coverage +0 +0 to 0\.0\d+ +0\.9", line) for line in lines)
+    assert any(re.match(r"covers +passed +its coverage is 0\.000", line) for line in lines)
+    assert "frechet_distance_test" in json.loads(answer.out)
+    for option in ("--split=test", "--ais=2", "--output=x", "--no-log"):
+        answer = gan("evaluate", "tiny.yaml", option)
+        assert (answer.status, answer.err) == (
+            2,
+            "error: tiny.yaml is a sweep: it takes no --split, --ais, --output, --no-log\n",
+        )
+
+
+@pytest.mark.mlflow
+@pytest.mark.usefixtures("here", "winner")
 def test_first_winner_is_refused_too_if_its_samples_cover_nothing(gan):
     limit = ("--set", "promote.limits.min_coverage=1.0")
     answer = gan("run", "tiny.yaml", *limit, "--json")

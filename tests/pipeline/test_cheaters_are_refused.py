@@ -1,0 +1,50 @@
+"""The gate's checks of samples that cheat, on MNIST, as `bench_cheaters` prints them.
+
+Kind: end to end.  Each cheater must be refused by the check that is meant for it.
+"""
+
+import pytest
+
+from gan.evaluation.cheaters import CHEATERS, honest
+from tests.benchmarks.bench_cheaters import SIZES, images, judge
+
+MEANT = {
+    "blurred": "not_smoothed",
+    "k_means_centres": "not_smoothed",
+    "copied": "not_copied",
+    "copied_with_noise": "not_copied",
+    "copied_with_shift": "not_copied",
+    "class_missing": "all_classes",
+    "class_starved": "all_classes",
+    "few_distinct": "distinct",
+    "binarised": "as_grey",
+    "tenth_noise": "no_outliers",
+    "other_data": "precise",
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return images()
+
+
+def test_every_cheater_has_a_check_that_is_meant_for_it():
+    assert MEANT.keys() == CHEATERS.keys()
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_samples_that_cheat_are_refused(mnist, name):
+    real, material = mnist
+    samples = CHEATERS[name].make(material, n=SIZES.get(name, 10_000), seed=0)
+    _, refused_by = judge(samples, real, seed=0)
+    assert MEANT[name] in refused_by
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fresh_real_images_pass(mnist, seed):
+    real, material = mnist
+    evaluation, refused_by = judge(honest(material, n=SIZES["honest"], seed=seed), real, seed=seed)
+    assert refused_by == []
+    assert evaluation.unavailable == {}
