@@ -248,6 +248,9 @@ class LimitsConfig:
     """Largest share of samples farther, in pixels, from all training images than any real one."""
     max_repeats: float = Field(default=0.01, ge=0, le=1)
     """Largest share of samples that equal an earlier one."""
+    max_copies: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of samples as near to a training image, in pixels, as the nearest 1 % of
+    held-out images are."""
     max_near_repeats: float = Field(default=0.25, ge=0, le=1)
     """Largest share of samples that are as near to another one as 1 % of real images are."""
     min_copying_z: float = Field(default=-5.0, le=0)

@@ -52,6 +52,8 @@ def all_classes(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     told = [f"{name} is missing" for name in missing]
     told += [f"{name} is starved" for name in starved if name not in missing]
     reason = f"class {', '.join(told)}" if told else "no class is missing or starved"
+    if not_judged := evaluation.details.get("classes", {}).get("not_judged"):
+        reason += f"; too rare for so many samples to tell: {', '.join(not_judged)}"
     return _check("all_classes", not told, len(starved), 0, reason)
 
 
@@ -93,9 +95,10 @@ def distinct(evaluation: Evaluation, limits: LimitsConfig) -> Check:
 def not_copied(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     """Samples lie no nearer to the training images than held-out images do.
 
-    Both among the features, where an image that was moved stays near itself, and among the
-    pixels, where one under noise does.  Smooth images lie near to everything, so that the test of
-    distances alone does not tell; copies have the training images' own neighbours besides.
+    All together, both among the features, where an image that was moved stays near itself, and
+    among the pixels, where one under noise does.  Smooth images lie near to everything, so that
+    the test of distances alone does not tell; copies have the training images' own neighbours
+    besides.  And one by one: hardly any is as near, in pixels, as the nearest held-out ones are.
     """
     spaces = (
         ("features", "copying_c_t", "authenticity", "authenticity_test"),
@@ -105,17 +108,27 @@ def not_copied(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     for space, *names in spaces:
         z, ours, held_out = (evaluation.scores.get(name) for name in names)
         if z is None or ours is None or held_out is None or not z.standard_error:
-            parts = ("copying", "copying_pixels")
-            return _not_available("not_copied", evaluation, limits, *parts)
-        share = ours.value / held_out.value if held_out.value else 1.0
-        is_near = z.value / z.standard_error < limits.min_copying_z
-        found.append((is_near and share < limits.min_authenticity, share, space))
-    is_copied, share, space = max(found, key=lambda f: (f[0], -f[1]))
+            continue
+        share = ours.value / held_out.value if held_out.value else 0.0
+        deviations = z.value / z.standard_error
+        is_copied = deviations < limits.min_copying_z and share < limits.min_authenticity
+        found.append((is_copied, share, space, deviations))
+    copies = evaluation.scores.get("copy_share")
+    if copies is not None and copies.low > limits.max_copies:
+        reason = (
+            f"{copies.value:.2%} of its samples are as near to a training image as the nearest "
+        )
+        reason += f"1 % of held-out images are (limit {limits.max_copies:.2%})"
+        return _check("not_copied", False, copies.value, limits.max_copies, reason)
+    if copies is None or len(found) < len(spaces):
+        if not any(is_copied for is_copied, *_ in found):
+            return _not_available("not_copied", evaluation, limits, "copying", "copying_pixels")
+    is_copied, share, space, deviations = max(found, key=lambda f: (f[0], -f[1]))
     limit = limits.min_authenticity
     reason = f"its authenticity by {space} is {share:.2f} times that of held-out images "
-    reason += f"(limit {limit:.2f})"
-    if is_copied:
-        reason += ", and it lies nearer to the training images than they do by chance"
+    reason += f"(limit {limit:.2f}), and it lies {abs(deviations):.1f} standard errors "
+    reason += f"{'nearer' if deviations < 0 else 'farther'} than they do"
+    reason += f" (limit {-limits.min_copying_z:.1f} nearer)" if is_copied else ""
     return _check("not_copied", not is_copied, share, limit, reason)
 
 

@@ -52,6 +52,7 @@ class Judged:
         return {
             "n_samples": self.evaluation.n_samples,
             **by_metric_name(self.evaluation, self.split),
+            "scores": self.evaluation.record()["scores"],
             "refused_by": refused_by,
             "checks": [asdict(check) for check in self.checks],
             "unavailable": self.evaluation.unavailable,
@@ -137,7 +138,7 @@ def paired_values(evaluation: Evaluation) -> dict[str, NDArray[np.float64]]:
     """
     values: dict[str, Tensor | None] = {
         PARZEN_LL_VALID: evaluation.parzen_ll,
-        FRECHET_DISTANCE_VALID: evaluation.frechet_pseudo_values,
+        FRECHET_DISTANCE_VALID: evaluation.frechet_by_group,
     }
     return {name: value.numpy() for name, value in values.items() if value is not None}
 

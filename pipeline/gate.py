@@ -126,7 +126,7 @@ def better_than_champion(
     Args:
         candidate: its score by each validation image, or by each group of the jackknife: [b],
             b >= 2.  Log-likelihoods know nothing of the spread between draws of samples; the
-            pseudo-values of a Fréchet distance do.
+            values by group of a Fréchet distance do.
         champion: of the same images or groups in the same order; None if there is no champion.
         objective: which score, for its direction and unit.
         min_standard_errors: how many standard errors of the mean difference, >= 0.

@@ -1,5 +1,6 @@
 """The stages of `gan run`: data -> sweep -> evaluate -> promote -> report."""
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def main_line(
             needs=("data", "sweep"),
             settings=lambda c: {"evaluation": to_dict(c.base.evaluation)},
             run=evaluate.run,
-            reads=_test_file,
+            reads=lambda c: (*_test_file(c), *_extractor_file(c)),
         ),
         Stage(
             name="promote",
@@ -123,6 +124,18 @@ def require_test_images(config: PipelineConfig) -> None:
 def _test_file(config: PipelineConfig) -> tuple[Path, ...]:
     path = config.base.data.test_path
     return () if path is None else (Path(path),)
+
+
+def _extractor_file(config: PipelineConfig) -> tuple[Path, ...]:
+    """The source of the user's own extractor; what it reads in its turn is not known."""
+    name = config.base.evaluation.extractor
+    if name == "auto":
+        return ()
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):  # for the stage to tell
+        return ()
+    return (Path(spec.origin),) if spec and spec.origin else ()
 
 
 def find_sweep(name: str) -> Ledger:

@@ -34,6 +34,7 @@ CHECKED_BY = {
     "copying_z_pixels": "not_copied",
     "authenticity": "not_copied",
     "authenticity_pixels": "not_copied",
+    "copy_share": "not_copied",
     "grey_share": "as_grey",
 }
 """Score -> the check of the gate that judges by it, or by what it sums up."""
@@ -100,6 +101,7 @@ GROUPS = (
             "authenticity": AS_REAL,
             "copying_z_pixels": "near 0",
             "authenticity_pixels": AS_REAL,
+            "copy_share": "near 0.01",
             "repeat_share": LESS,
             "near_repeat_share": "near 0.01",
             "copying_z": "near 0",

@@ -239,8 +239,8 @@ def _log(
 def _require_as_trained(config: RunConfig, trained: RunConfig) -> None:
     """Refuse settings that the weights have settled, rather than pass over them in silence."""
     problems = [
-        f"{name} is what the generator was trained with, and stays: of it only data, evaluation "
-        "and seed can be set, and promote.limits"
+        f"{name} is what the generator was trained with, and stays: only data, evaluation, seed "
+        "and promote.limits can be set"
         for name in field_names(RunConfig)
         if name not in OPEN_SETTINGS and getattr(config, name) != getattr(trained, name)
     ]

@@ -122,6 +122,14 @@ def copied(material: Material, *, n: int, seed: int) -> Tensor:
     return _draw(material.train, n, stream(seed, "cheaters/copied"))
 
 
+def partly_copied(material: Material, *, n: int, seed: int) -> Tensor:
+    """Seven tenths fresh images, three tenths training images, in random order."""
+    rng = stream(seed, "cheaters/partly_copied")
+    n_copies = 3 * n // 10
+    copies = _draw(material.train, n_copies, rng)
+    return _draw(torch.cat([_draw(material.fresh, n - n_copies, rng), copies]), n, rng)
+
+
 def copied_with_noise(material: Material, *, n: int, seed: int) -> Tensor:
     """Training images plus Gaussian noise of standard deviation `NOISE`, clipped to [0, 1]."""
     rng = stream(seed, "cheaters/copied_with_noise")
@@ -195,6 +203,7 @@ CHEATERS = {
     "blurred": Cheater(blurred, "real images through a 3 x 3 binomial filter"),
     "k_means_centres": Cheater(k_means_centres, "k-means centres of the training images"),
     "copied": Cheater(copied, "training images"),
+    "partly_copied": Cheater(partly_copied, "70 % real images, 30 % training images"),
     "copied_with_noise": Cheater(copied_with_noise, "training images plus small noise"),
     "copied_with_shift": Cheater(copied_with_shift, "training images moved by one pixel"),
     "class_missing": Cheater(class_missing, "real images of all classes but one"),

@@ -43,9 +43,16 @@ class FrechetScores:
     n_real: int
     n_samples: int
     pseudo_values: Tensor
-    """Of the jackknife, one a group: [groups], float64, on the CPU.  With one seed and as many
-    samples, those of two generators are paired: the mean of their differences has the standard
-    error std / sqrt(groups)."""
+    """Of the jackknife, one a group: [groups], float64, on the CPU."""
+
+    @property
+    def by_group(self) -> Tensor:
+        """The pseudo-values, moved so that their mean is the distance: [groups].
+
+        With one seed and as many samples, those of two generators are paired: the mean of their
+        differences is that of the distances, with the standard error std / sqrt(groups).
+        """
+        return self.pseudo_values - self.pseudo_values.mean() + self.distance.value
 
 
 def frechet_distance(

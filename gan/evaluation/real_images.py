@@ -2,7 +2,9 @@
 
 What real images themselves score, in place of samples, is the anchor beside a score: training
 images for the distances and the Parzen window, as nothing honest comes nearer to the scored split
-than they do, and centres of k-means to show what smoothing wins by the Parzen window.
+than they do, and centres of k-means to show what smoothing wins by the Parzen window.  An anchor
+is of as many images as there are samples (or of all, where these are fewer): scores of different
+counts do not compare.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,6 +58,8 @@ class RealImages:
     chunk: int = 500
     _ceilings: dict[int, ParzenWithErrors] = field(default_factory=dict, init=False)
     _centres: dict[int, ParzenWithErrors] = field(default_factory=dict, init=False)
+    _frechet: dict[int, FrechetScores] = field(default_factory=dict, init=False)
+    _manifold: dict[int, ManifoldScores] = field(default_factory=dict, init=False)
 
     @property
     def for_sigma(self) -> Tensor:
@@ -80,22 +84,6 @@ class RealImages:
         return self.log_probabilities(self.scored).argmax(1)
 
     @cached_property
-    def stand_ins(self) -> Tensor:
-        """Rows of as many training images as are scored, which stand in for samples."""
-        return self._drawn(len(self.scored))
-
-    @cached_property
-    def frechet(self) -> FrechetScores:
-        """Of training images in place of samples."""
-        points = self.train_features[self.stand_ins]
-        return frechet_distance(self.scored_features, points, seed=0)
-
-    @cached_property
-    def manifold(self) -> ManifoldScores:
-        """Of training images in place of samples."""
-        return manifold_scores(self.scored_features, self.train_features[self.stand_ins])
-
-    @cached_property
     def grey(self) -> Score:
         """Of the scored images."""
         return grey_share(self.scored)
@@ -104,6 +92,28 @@ class RealImages:
     def nearest(self) -> Neighbours:
         """Of each scored image the nearest training image, in pixels."""
         return nearest_neighbours(self.scored, self.train)
+
+    def frechet(self, n_samples: int) -> FrechetScores:
+        """Of as many training images in place of samples.
+
+        Raises:
+            ScoreError: as `frechet_distance`.
+        """
+        if n_samples not in self._frechet:
+            points = self.train_features[self._drawn(n_samples)]
+            self._frechet[n_samples] = frechet_distance(self.scored_features, points, seed=0)
+        return self._frechet[n_samples]
+
+    def manifold(self, n_samples: int) -> ManifoldScores:
+        """Of as many training images in place of samples.
+
+        Raises:
+            ScoreError: as `manifold_scores`.
+        """
+        if n_samples not in self._manifold:
+            points = self.train_features[self._drawn(n_samples)]
+            self._manifold[n_samples] = manifold_scores(self.scored_features, points)
+        return self._manifold[n_samples]
 
     def ceiling(self, n_samples: int) -> ParzenWithErrors:
         """The Parzen score of as many training images in place of samples."""

@@ -33,6 +33,10 @@ from gan.evaluation.two_sample import classifier_two_sample_test, nearest_neighb
 
 Part = TypeVar("Part")
 
+NEAREST = 0.01
+"""Share of held-out images so near to a training image, in pixels, that samples as near count as
+copies: what honest samples have of them on average."""
+
 NO_LABELS = "the data set has no labels"
 
 
@@ -48,8 +52,8 @@ class Evaluation:
         starved_classes: names of those that they hold too little of, the missing among them.
         details: by part, JSON values behind its scores: p-values, shares of each class.
         parzen_ll: log-likelihood of each scored image, [b] float64, nats; None if unavailable.
-        frechet_pseudo_values: of the jackknife over groups, by which two sets of samples compare;
-            None if unavailable.
+        frechet_by_group: what each group of the jackknife says of the Fréchet distance, by which
+            two sets of samples compare, [groups] float64; None if unavailable.
     """
 
     scores: dict[str, Score]
@@ -59,7 +63,7 @@ class Evaluation:
     starved_classes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     parzen_ll: Tensor | None = None
-    frechet_pseudo_values: Tensor | None = None
+    frechet_by_group: Tensor | None = None
 
     def record(self) -> dict[str, Any]:
         """All but the tensors, as JSON values."""
@@ -123,7 +127,7 @@ def evaluate(samples: Tensor, real: RealImages, *, seed: int) -> Evaluation:
         starved_classes=classes.starved if classes else (),
         details=scorer.details,
         parzen_ll=parzen.log_likelihood if parzen else None,
-        frechet_pseudo_values=frechet.pseudo_values if frechet else None,
+        frechet_by_group=frechet.by_group if frechet else None,
     )
 
 
@@ -189,15 +193,16 @@ class _Scorer:
 
     def frechet(self) -> FrechetScores:
         frechet = frechet_distance(self.real.scored_features, self.points, seed=self.seed)
-        self.keep(frechet.distance, frechet.extrapolated)
-        self.keep(_renamed(self.real.frechet.distance, "_real"))
+        anchor = self.real.frechet(len(self.samples))
+        self.keep(frechet.distance, frechet.extrapolated, _renamed(anchor.distance, "_real"))
         return frechet
 
     def kernel(self) -> None:
         self.keep(kernel_distance(self.real.scored_features, self.points))
 
     def manifold(self) -> None:
-        ours, real = manifold_scores(self.real.scored_features, self.points), self.real.manifold
+        ours = manifold_scores(self.real.scored_features, self.points)
+        real = self.real.manifold(len(self.samples))
         for score in ("precision", "recall", "density", "coverage"):
             self.keep(getattr(ours, score), _renamed(getattr(real, score), "_real"))
 
@@ -268,14 +273,16 @@ class _Scorer:
     def copying_pixels(self) -> None:
         """Copies that noise moves far among the features, and what is near nothing at all."""
         require_points(at_least=2, samples=self.samples)
-        near = nearest_neighbours(self.samples, self.real.train)
-        reach = self.real.nearest.distances.max()
-        is_far = near.distances > reach
-        self.keep(proportion_score("outlier_share", int(is_far.sum()), len(is_far)))
+        near, held_out = nearest_neighbours(self.samples, self.real.train), self.real.nearest
         nearness = nearness_scores(
-            self.real.train, near_test=self.real.nearest, near_samples=near, suffix="_pixels"
+            self.real.train, near_test=held_out, near_samples=near, suffix="_pixels"
         )
+        n = len(near.distances)
+        n_far = int((near.distances > held_out.distances.max()).sum())
+        n_near = int((near.distances < held_out.distances.quantile(NEAREST)).sum())
+        self.keep(proportion_score("outlier_share", n_far, n))
         self.keep(nearness.z, nearness.authenticity, nearness.authenticity_test)
+        self.keep(proportion_score("copy_share", n_near, n))
 
     def two_sample(self) -> None:
         real = self.real.scored_features

@@ -186,7 +186,7 @@ def _champion_values(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
     samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
     valid = load_valid(work)
     if work.config.sweep.objective == FRECHET_DISTANCE_VALID:
-        values = _frechet_pseudo_values(work, samples, valid, seed=sample_seed)
+        values = _frechet_by_group(work, samples, valid, seed=sample_seed)
     else:
         score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
         values = score.log_likelihood
@@ -194,7 +194,7 @@ def _champion_values(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
     return array
 
 
-def _frechet_pseudo_values(work: Work, samples: Tensor, valid: Tensor, *, seed: int) -> Tensor:
+def _frechet_by_group(work: Work, samples: Tensor, valid: Tensor, *, seed: int) -> Tensor:
     config = work.config.base
     train, _ = load_train_valid(config.data)
     folder = extractors_folder(work.workspace)
@@ -208,7 +208,7 @@ def _frechet_pseudo_values(work: Work, samples: Tensor, valid: Tensor, *, seed: 
             input="evaluate",
         )
     points = extractor(valid.to(samples)), extractor(samples)
-    return frechet_distance(*points, seed=seed).pseudo_values
+    return frechet_distance(*points, seed=seed).by_group
 
 
 def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]) -> None:

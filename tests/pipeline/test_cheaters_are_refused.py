@@ -12,6 +12,7 @@ MEANT = {
     "blurred": "not_smoothed",
     "k_means_centres": "not_smoothed",
     "copied": "not_copied",
+    "partly_copied": "not_copied",
     "copied_with_noise": "not_copied",
     "copied_with_shift": "not_copied",
     "class_missing": "all_classes",

@@ -27,6 +27,7 @@ GOOD = {
     "copying_z_pixels": -4.0,
     "authenticity_pixels": 0.8,
     "authenticity_test_pixels": 0.65,
+    "copy_share": 0.01,
     "grey_share": 0.11,
     "grey_share_real": 0.1,
 }
@@ -67,13 +68,14 @@ def test_samples_that_are_as_good_as_can_be_asked_pass_every_check():
         (
             "not_copied",
             {"copying_c_t": -13.0, "authenticity": 0.13},
-            r"authenticity by features is 0\.20 times that of held-out images \(limit 0\.75\)",
+            r"by features is 0\.20 times .* \(limit 0\.75\).* 13\.0 .*\(limit 5\.0 nearer\)",
         ),
         (
             "not_copied",
             {"copying_z_pixels": -77.0, "authenticity_pixels": 0.0},
-            r"authenticity by pixels is 0\.00 times that of held-out images \(limit 0\.75\)",
+            r"by pixels is 0\.00 times .* \(limit 0\.75\).* 77\.0 .*\(limit 5\.0 nearer\)",
         ),
+        ("not_copied", {"copy_share": 3.0}, r"300\.00% .* near to a training .*limit 5\.00%"),
         ("as_grey", {"grey_share": 0.0}, r"0\.00 times .* \(limits 0\.50 and 2\.00\)"),
         ("as_grey", {"grey_share": 0.21}, r"2\.10 times .* \(limits 0\.50 and 2\.00\)"),
     ],
@@ -126,6 +128,26 @@ def test_smooth_samples_near_to_everything_are_no_copies_and_nor_are_few_near_on
     assert failed(scored(copying_c_t=-20.0, authenticity=0.5)) == []
     assert failed(scored(copying_z_pixels=-20.0)) == []
     assert failed(scored(copying_c_t=-4.0, authenticity=0.01)) == []
+
+
+def test_copies_are_refused_in_the_one_space_that_could_be_told():
+    why = {"copying": "too few", "copying_c_t": ""}
+    assert failed(scored(unavailable=why), allow_unavailable=True) == []
+    copies = scored(unavailable=why, copying_z_pixels=-77.0, authenticity_pixels=0.0)
+    assert failed(copies, allow_unavailable=True) == ["not_copied"]
+
+
+def test_held_out_images_that_are_all_copies_leave_the_distances_to_decide():
+    assert failed(scored(authenticity_test=0.0)) == []
+    assert failed(scored(authenticity_test=0.0, copying_c_t=-6.0)) == ["not_copied"]
+
+
+def test_classes_too_rare_to_judge_are_named():
+    evaluation = scored()
+    evaluation.details["classes"] = {"not_judged": ["8", "9"]}
+    checks = {check.name: check for check in quality_checks(evaluation, LimitsConfig())}
+    assert checks["all_classes"].passed
+    assert checks["all_classes"].reason.endswith("too rare for so many samples to tell: 8, 9")
 
 
 def test_data_without_labels_have_no_classes_to_check():

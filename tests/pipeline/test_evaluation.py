@@ -147,7 +147,7 @@ def test_metrics_have_the_split_in_their_name_and_an_error_where_it_is_known():
 def test_paired_values_are_those_that_were_taken():
     ll, groups = torch.tensor([1.0, 2.0]).double(), torch.tensor([3.0]).double()
     assert paired_values(an_evaluation()) == {}
-    found = paired_values(an_evaluation(parzen_ll=ll, frechet_pseudo_values=groups))
+    found = paired_values(an_evaluation(parzen_ll=ll, frechet_by_group=groups))
     assert list(found) == [PARZEN_LL_VALID, FRECHET_DISTANCE_VALID]
     assert_array_equal(found[PARZEN_LL_VALID], [1.0, 2.0])
     assert_array_equal(found[FRECHET_DISTANCE_VALID], [3.0])
@@ -171,6 +171,7 @@ def test_summary_is_json_with_the_scores_the_verdicts_and_the_reasons():
     judged = Judged(evaluation=an_evaluation(), checks=checks, split="valid", run_id=None)
     found = json.loads(json.dumps(judged.summary()))
     assert found.pop("checks") == [dataclasses.asdict(check) for check in checks]
+    assert found.pop("scores") == an_evaluation().record()["scores"]
     assert found == {
         "n_samples": 7,
         "precision_valid": 0.5,

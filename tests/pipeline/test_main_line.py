@@ -419,7 +419,7 @@ def test_evaluating_a_sweep_shows_every_score_and_verdict(gan):
     assert gan("run", "tiny.yaml", "--to", "sweep").status == 0
     answer = gan("evaluate", "tiny.yaml", "--json")
     assert answer.status == 0
-    lines = answer.err.splitlines()
+    lines = [line.strip() for line in answer.err.splitlines()]
     assert "200 samples on validation images" in lines
     assert any(re.match(r"coverage +0 +0 to 0\.0\d+ +0\.9", line) for line in lines)
     assert any(re.match(r"covers +passed +its coverage is 0\.000", line) for line in lines)

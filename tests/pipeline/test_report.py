@@ -85,6 +85,7 @@ NAMES = (
     "marginal_entropy confidence class_total_variation stacked_modes stacked_reverse_kl "
     "ndb_share ndb_js_divergence repeat_share near_repeat_share collision_probability copying_z "
     "copying_c_t authenticity outlier_share copying_z_pixels authenticity_pixels "
+    "copy_share "
     "classifier_test_accuracy nearest_test_accuracy nearest_test_accuracy_real "
     "nearest_test_accuracy_samples grey_share ais_ll ais_ll_lower ais_ll_upper ais_ll_gap"
 ).split() + [

@@ -109,6 +109,8 @@ def test_left_out_groups_agree_with_recomputing_them(rng):
     pseudo_values = 20 * whole - 19 * np.array(left_out)
     assert_allclose(got.pseudo_values.numpy(), pseudo_values, rtol=1e-7, atol=1e-9)
     assert_allclose(got.extrapolated.value, pseudo_values.mean(), rtol=1e-8, atol=0)
+    assert_allclose(got.by_group.mean().item(), got.distance.value, rtol=1e-12, atol=0)
+    assert_allclose(got.by_group.std(), got.pseudo_values.std(), rtol=1e-12, atol=0)
     assert (got.n_real, got.n_samples) == (40, 60)
 
 

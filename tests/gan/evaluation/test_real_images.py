@@ -12,6 +12,7 @@ from gan.evaluation.parzen import PAPER_GRID, choose_sigma
 from gan.evaluation.parzen_anchors import parzen_with_errors
 from gan.evaluation.pixel_levels import grey_share
 from gan.evaluation.real_images import LLOYD_STEPS, RealImages
+from gan.randomness import stream
 
 
 class Counted:
@@ -51,22 +52,28 @@ def test_features_are_taken_once(real):
     assert real.extractor.n_calls == 2
 
 
-def test_stand_ins_are_distinct_training_images_as_many_as_are_scored(real):
-    assert len(real.stand_ins) == len(set(real.stand_ins.tolist())) == 100
-    assert real.stand_ins.max() >= 100  # not the first ones
+def drawn(n):
+    """Rows of the training images that stand in for n samples."""
+    return torch.randperm(300, generator=stream(0, "anchors"))[:n]
 
 
-def test_anchors_are_the_scores_of_the_stand_ins(real):
-    points = Counted()(real.train[real.stand_ins])
+def test_anchors_are_the_scores_of_as_many_training_images_as_there_are_samples(real):
     scored = Counted()(real.scored)
-    assert real.frechet.distance == frechet_distance(scored, points, seed=0).distance
-    manifold = manifold_scores(scored, points)
-    for name in ("precision", "recall", "density", "coverage"):
-        assert getattr(real.manifold, name) == getattr(manifold, name)
+    for n in (90, 150, 9_999):
+        points = Counted()(real.train[drawn(n)])
+        assert len(points) == min(n, 300)
+        assert real.frechet(n).distance == frechet_distance(scored, points, seed=0).distance
+        manifold = manifold_scores(scored, points)
+        for name in ("precision", "recall", "density", "coverage"):
+            assert getattr(real.manifold(n), name) == getattr(manifold, name)
+    assert real.frechet(90) is real.frechet(90)
+    assert real.manifold(150) is real.manifold(150)
+
+
+def test_what_needs_no_samples_is_of_the_scored_images(real):
     assert real.grey == grey_share(real.scored)
     nearest = nearest_neighbours(real.scored, real.train)
     assert torch.equal(real.nearest.indices, nearest.indices)
-    assert real.frechet is real.frechet
 
 
 def test_width_is_chosen_by_the_first_validation_images(real):
@@ -85,8 +92,7 @@ def test_ceiling_has_as_many_training_images_as_there_are(real):
 def test_centres_are_those_of_k_means_from_training_images(real):
     found = real.centres(60)
     points = real.train.flatten(1)
-    # The stand-ins of fewer are the first of the stand-ins of more.
-    centres = lloyd(points, points[real.stand_ins[:60]], n_steps=LLOYD_STEPS).view(-1, 1, 4, 4)
+    centres = lloyd(points, points[drawn(60)], n_steps=LLOYD_STEPS).view(-1, 1, 4, 4)
     sigma = choose_sigma(real.for_sigma, centres, grid=PAPER_GRID)
     expected = parzen_with_errors(real.scored, centres, sigma=sigma, seed=0)
     assert found.sigma == sigma

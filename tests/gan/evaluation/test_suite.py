@@ -80,7 +80,7 @@ def test_scores_are_those_of_their_own_functions(real, honest):
     of_frechet = frechet_distance(real.scored_features, points, seed=0)
     of_manifold = manifold_scores(real.scored_features, points)
     assert honest.scores["frechet_distance"] == of_frechet.distance
-    assert torch.equal(honest.frechet_pseudo_values, of_frechet.pseudo_values)
+    assert torch.equal(honest.frechet_by_group, of_frechet.by_group)
     assert honest.scores["coverage"] == of_manifold.coverage
     assert honest.parzen_ll.mean().item() == pytest.approx(
         honest.scores["parzen_ll"].value, rel=1e-12
@@ -188,3 +188,17 @@ def test_as_many_centres_as_training_images_are_no_anchor():
         "parzen_centres": "train must hold at least 3,000 images for 1,500 centres of k-means, "
         "got 2,999"
     }
+
+
+def test_copies_among_other_samples_raise_the_share_of_copies_by_their_own(real, honest):
+    mixed = torch.cat([real.train[: N // 5], pictures(N - N // 5, 3)])
+    share = evaluate(mixed, real, seed=0).scores["copy_share"].value
+    assert share == pytest.approx(0.2 + 0.8 * honest.scores["copy_share"].value, abs=0.01)
+    assert honest.scores["copy_share"].value < 0.03
+
+
+def test_anchors_are_of_as_many_images_as_there_are_samples(real, honest):
+    fewer = evaluate(pictures(N // 3, 3), real, seed=0).scores
+    assert fewer["coverage"].value == pytest.approx(fewer["coverage_real"].value, abs=0.05)
+    assert fewer["coverage_real"].value < honest.scores["coverage_real"].value - 0.1
+    assert fewer["frechet_distance_real"] != honest.scores["frechet_distance_real"]
