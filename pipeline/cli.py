@@ -35,6 +35,8 @@ app = typer.Typer(
 
 STAGES = ("data", "sweep", "evaluate", "promote", "report")
 FAILED, USAGE, REFUSED = 1, 2, 3
+SCORED_BY = ("data", "evaluation", "promote")
+"""Groups of settings that decide how samples in a file are scored and judged."""
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -262,6 +264,8 @@ def score(  # noqa: PLR0917 - Typer turns each into an option
     from gan.config import load_config
     from pipeline.scoring import Request, score_file
 
+    if unread := [a for a in assignments or () if a.split(".")[0] not in SCORED_BY]:
+        raise _usage(f"of samples in a file, --set takes {', '.join(SCORED_BY)}, got {unread[0]}")
     data = {"dataset": dataset, "test_path": test_path, "n_valid": n_valid}
     config = load_config({"base": {"data": data}}, assignments or ())
     request = Request(source=str(file), split=_split(split), keep=output, is_logged=log)

@@ -124,6 +124,10 @@ def test_file_of_settings_that_cannot_be_read_is_named(gan, here, name, content,
         ("sweep --resume x --set seed=1", r"a sweep that is resumed .*: leave out --set"),
         ("sweep tiny.yaml --resume x", r"a sweep that is resumed .*: leave out tiny\.yaml"),
         ("score train.npz --split train", r"--split takes valid or test, got train"),
+        (
+            "score train.npz --set train.n_steps=5",
+            r"of samples in a file, --set takes data, evaluation, promote, got train\.n_steps=5",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_a_usage_error(gan, here, arguments, message):
