@@ -45,10 +45,11 @@ STAGES = ("data", "sweep", "evaluate", "promote", "report")
 
 STDERR = (
     r"(data|sweep|evaluate|promote|report) +(done in \d+:\d\d|unchanged) +runs/\S+",
-    r"trial \d step \d+ parzen_ll_valid -?\d+\.\d; \d/2 trials  best .*",
+    r"training the autoencoder whose features the scores are taken of: 20 minibatches, once, .*",
+    r"trial \d step \d+ frechet_distance_valid \d+(\.\d+)?; \d/2 trials  best .*",
     r"sweep (tiny-[0-9a-f]{8}): `gan sweep --resume \1` goes on after any stop",
     r"tiny-[0-9a-f]{8}: 2 trials, 2 finished",
-    r"(sweep|trial|run_id|parzen_\w+)  +\S.*",
+    r"(sweep|trial|run_id|(frechet|parzen|precision|recall|coverage)_\w+)  +\S.*",
     r"(outcome|model|version|reason|generator|samples|report)  +\S.*",
 )
 
@@ -139,10 +140,11 @@ def test_every_file_that_the_result_names_is_there(whole):
 @real
 def test_winner_has_the_best_score_of_all_trials(whole):
     trials = json.loads((whole.runs / "sweep" / "trials.json").read_text())
-    best = {t["trial"]: max(r.get("parzen_ll_valid", -1e9) for r in t["history"]) for t in trials}
+    metric = "frechet_distance_valid"
+    best = {t["trial"]: min(r.get(metric, 1e9) for r in t["history"]) for t in trials}
     assert len(best) == 2
-    assert whole.result["trial"] == max(best, key=best.get)
-    assert json.loads(whole.sweep.out)["parzen_ll_valid"] == max(best.values())
+    assert whole.result["trial"] == min(best, key=best.get)
+    assert json.loads(whole.sweep.out)[metric] == min(best.values())
 
 
 @real
@@ -258,7 +260,7 @@ def test_weaker_candidate_is_refused_and_the_champion_stays(inside, gan):
     result = json.loads(answer.out)
     assert result["outcome"] == "refused"
     assert re.search(
-        r"better_than_champion: its mean difference to the champion is -\d", result["reason"]
+        r"better_than_champion: its Fréchet distance is \d.* worse than", result["reason"]
     )
     assert answer.err.splitlines()[-1] == f"error: promotion refused: {result['reason']}"
     assert (inside.folder / result["report"]).exists()
@@ -338,7 +340,8 @@ def test_sweep_without_a_store_leaves_the_stages_before_it_and_goes_on_with_one(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     answer = gan_process("run", "tiny.yaml", "--json", cwd=tmp_path)
     assert (answer.status, answer.out) == (1, "")
-    data, name, error = answer.err.splitlines()
+    data, name, training, error = answer.err.splitlines()
+    assert training.startswith("training the autoencoder")
     assert data.startswith("data      done")
     assert "gan sweep --resume tiny-" in name
     assert re.fullmatch(r"error: MLflow at http://127.0.0.1:9 cannot be used: .*refused.*", error)

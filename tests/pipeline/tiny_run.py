@@ -10,6 +10,7 @@ LENIENT = {
     "min_precision": 0.0,
     "min_coverage": 0.0,
     "max_outliers": 1.0,
+    "max_copies": 1.0,
     "max_near_repeats": 1.0,
     "min_authenticity": 0.0,
     "max_grey_ratio": 1e9,
