@@ -6,6 +6,7 @@ and the limit.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gan.config import LimitsConfig
 from gan.evaluation.suite import NO_LABELS, Evaluation
@@ -100,36 +101,50 @@ def not_copied(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     the test of distances alone does not tell; copies have the training images' own neighbours
     besides.  And one by one: hardly any is as near, in pixels, as the nearest held-out ones are.
     """
-    spaces = (
-        ("features", "copying_c_t", "authenticity", "authenticity_test"),
-        ("pixels", "copying_z_pixels", "authenticity_pixels", "authenticity_test_pixels"),
-    )
-    found = []
-    for space, *names in spaces:
-        z, ours, held_out = (evaluation.scores.get(name) for name in names)
-        if z is None or ours is None or held_out is None or not z.standard_error:
-            continue
-        share = ours.value / held_out.value if held_out.value else 0.0
-        deviations = z.value / z.standard_error
-        is_copied = deviations < limits.min_copying_z and share < limits.min_authenticity
-        found.append((is_copied, share, space, deviations))
     copies = evaluation.scores.get("copy_share")
     if copies is not None and copies.low > limits.max_copies:
-        reason = (
-            f"{copies.value:.2%} of its samples are as near to a training image as the nearest "
-        )
-        reason += f"1 % of held-out images are (limit {limits.max_copies:.2%})"
+        reason = f"{copies.value:.2%} of its samples are as near to a training image as the "
+        reason += f"nearest 1 % of held-out images are (limit {limits.max_copies:.2%})"
         return _check("not_copied", False, copies.value, limits.max_copies, reason)
-    if copies is None or len(found) < len(spaces):
-        if not any(is_copied for is_copied, *_ in found):
-            return _not_available("not_copied", evaluation, limits, "copying", "copying_pixels")
-    is_copied, share, space, deviations = max(found, key=lambda f: (f[0], -f[1]))
-    limit = limits.min_authenticity
-    reason = f"its authenticity by {space} is {share:.2f} times that of held-out images "
-    reason += f"(limit {limit:.2f}), and it lies {abs(deviations):.1f} standard errors "
-    reason += f"{'nearer' if deviations < 0 else 'farther'} than they do"
-    reason += f" (limit {-limits.min_copying_z:.1f} nearer)" if is_copied else ""
-    return _check("not_copied", not is_copied, share, limit, reason)
+    told = [_nearness(evaluation, space) for space in SPACES]
+    found = [nearness for nearness in told if nearness is not None]
+    copied = [nearness for nearness in found if nearness.is_copied(limits)]
+    is_whole = copies is not None and len(found) == len(told)
+    if not copied and not is_whole:
+        return _not_available("not_copied", evaluation, limits, "copying", "copying_pixels")
+    nearest = min(copied or found, key=lambda nearness: nearness.share)
+    limit, is_far = limits.min_authenticity, nearest.deviations >= 0
+    reason = f"its authenticity by {nearest.space} is {nearest.share:.2f} times that of held-out "
+    reason += f"images (limit {limit:.2f}), and it lies {abs(nearest.deviations):.1f} standard "
+    reason += f"errors {'farther' if is_far else 'nearer'} than they do"
+    reason += f" (limit {-limits.min_copying_z:.1f} nearer)" if copied else ""
+    return _check("not_copied", not copied, nearest.share, limit, reason)
+
+
+SPACES = {
+    "features": ("copying_c_t", "authenticity", "authenticity_test"),
+    "pixels": ("copying_z_pixels", "authenticity_pixels", "authenticity_test_pixels"),
+}
+"""Space -> the scores of nearness to training images in it."""
+
+
+class _Nearness(NamedTuple):
+    space: str
+    deviations: float
+    """Below 0: nearer to the training images than held-out ones are, in standard errors."""
+    share: float
+    """Authenticity over that of held-out images."""
+
+    def is_copied(self, limits: LimitsConfig) -> bool:
+        return self.deviations < limits.min_copying_z and self.share < limits.min_authenticity
+
+
+def _nearness(evaluation: Evaluation, space: str) -> _Nearness | None:
+    z, ours, held_out = (evaluation.scores.get(name) for name in SPACES[space])
+    if z is None or ours is None or held_out is None or not z.standard_error:
+        return None
+    share = ours.value / held_out.value if held_out.value else 0.0
+    return _Nearness(space, z.value / z.standard_error, share)
 
 
 def as_grey(evaluation: Evaluation, limits: LimitsConfig) -> Check:

@@ -35,6 +35,16 @@ def rows(evaluation: Evaluation) -> list[tuple[Score, Score | None]]:
     ]
 
 
+def unavailable_parts(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Reason -> the parts that could not be taken for it: several lack the same of samples."""
+
+    def why(part: str) -> str:
+        return evaluation.unavailable[part]
+
+    by_reason = sorted(evaluation.unavailable, key=why)
+    return {reason: list(parts) for reason, parts in groupby(by_reason, key=why)}
+
+
 def print_evaluation(
     evaluation: Evaluation, checks: Sequence[Check], *, title: str, console: Console
 ) -> None:
@@ -63,14 +73,9 @@ def print_evaluation(
 
 
 def _unavailable(evaluation: Evaluation) -> list[Text]:
-    """One line a reason: several parts lack the same number of samples."""
-
-    def why(part: str) -> str:
-        return evaluation.unavailable[part]
-
     lines = [
         Text(f"not available: {', '.join(parts)}: {reason}")
-        for reason, parts in groupby(sorted(evaluation.unavailable, key=why), key=why)
+        for reason, parts in unavailable_parts(evaluation).items()
     ]
     return [*lines, Text()] if lines else []
 

@@ -8,17 +8,9 @@ from typing import Any
 
 from gan.config import BUILT_IN, PipelineConfig, to_dict
 from gan.errors import DatasetError
-from gan.metric_names import (
-    FRECHET_DISTANCE_TEST,
-    FRECHET_DISTANCE_VALID,
-    PARZEN_LL_TEST,
-    PARZEN_LL_TEST_FINE,
-    PARZEN_LL_VALID,
-    PARZEN_LL_VALID_FINE,
-)
 from pipeline.checks import quality_checks
 from pipeline.errors import PipelineError
-from pipeline.evaluation import Judged, read_evaluation
+from pipeline.evaluation import HEADLINE, Judged, read_evaluation
 from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
 from pipeline.stages import data, evaluate, promote, report, sweep
@@ -28,22 +20,8 @@ from tuning.tracking import tracking_uri
 
 WORKSPACES = Path("runs")
 
-SHOWN = tuple(
-    f"{name}{end}"
-    for name in (
-        FRECHET_DISTANCE_VALID,
-        FRECHET_DISTANCE_TEST,
-        PARZEN_LL_VALID,
-        PARZEN_LL_TEST,
-        PARZEN_LL_VALID_FINE,
-        PARZEN_LL_TEST_FINE,
-        "precision_valid",
-        "recall_valid",
-        "coverage_valid",
-    )
-    for end in ("", "_se")
-)
-"""The winner's scores that a run ends with, of the forty in its report."""
+SHOWN = tuple(f"{name}{end}" for name in HEADLINE for end in ("", "_se"))
+"""The scores that a run ends with."""
 
 
 def main_line(

@@ -30,12 +30,12 @@ from gan.metric_names import (
 from gan.objectives import OBJECTIVES, Objective
 from gan.version import __version__
 from pipeline import report_figures as figures
+from pipeline.evaluation_table import unavailable_parts
 from pipeline.report_scores import (
     measured,
     number_text,
     score_tables,
     score_tiles,
-    unavailable_parts,
 )
 
 Trial = Mapping[str, Any]

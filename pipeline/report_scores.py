@@ -232,14 +232,6 @@ def score_tables(evaluation: Evaluation) -> list[Table]:
     return tables
 
 
-def unavailable_parts(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Reason -> the parts that could not be taken for it."""
-    parts: dict[str, list[str]] = {}
-    for part, reason in sorted(evaluation.unavailable.items()):
-        parts.setdefault(reason, []).append(part)
-    return parts
-
-
 def score_tiles(
     scores: Mapping[str, float] | None, winner: Mapping[str, Any] | None, objective: Objective
 ) -> list[tuple[str, str, str, str]]:

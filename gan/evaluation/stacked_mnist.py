@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gan.datasets.stacked_mnist import N_CHANNELS
 from gan.errors import ScoreError
 from gan.evaluation.score import Z_95, Score, normal_score
 
-N_CHANNELS = 3
 N_DIGITS = 10
 N_MODES = N_DIGITS**N_CHANNELS
 

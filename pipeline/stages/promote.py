@@ -8,29 +8,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gan.datasets.splits import load_train_valid
-from gan.evaluation.features import build_extractor
+from gan.evaluation.features import Extractor, build_extractor
 from gan.evaluation.frechet import frechet_distance
+from gan.evaluation.suite import Evaluation
 from gan.files import sha256
-from gan.metric_names import (
-    FRECHET_DISTANCE_TEST,
-    FRECHET_DISTANCE_VALID,
-    PARZEN_LL_TEST,
-    PARZEN_LL_TEST_FINE,
-    PARZEN_LL_VALID,
-    PARZEN_LL_VALID_FINE,
-    PARZEN_SIGMA,
-    PARZEN_SIGMA_FINE,
-)
+from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_SIGMA, PARZEN_SIGMA_FINE
 from gan.objectives import OBJECTIVES
 from gan.run import score_samples
 from gan.saved_generator import WEIGHTS, load_generator
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
 from pipeline.checks import quality_checks
 from pipeline.errors import StageError
-from pipeline.evaluation import PAIRED, extractors_folder, read_evaluation
+from pipeline.evaluation import HEADLINE, PAIRED, extractors_folder, read_evaluation
 from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
 from pipeline.graph import Work
 from pipeline.registry import (
@@ -51,21 +42,8 @@ PROMOTION, ARTIFACT = "promotion.json", "generator"
 SETTINGS = (*PROTOCOL, "sample_seed")
 """What `scores.json` holds beside scores."""
 
-ON_CARD = (
-    FRECHET_DISTANCE_VALID,
-    FRECHET_DISTANCE_TEST,
-    "precision_valid",
-    "recall_valid",
-    "coverage_valid",
-    "authenticity_valid",
-    PARZEN_LL_VALID,
-    PARZEN_LL_TEST,
-    PARZEN_SIGMA,
-    PARZEN_LL_VALID_FINE,
-    PARZEN_LL_TEST_FINE,
-    PARZEN_SIGMA_FINE,
-)
-"""The scores that an artifact has with it, of the forty in MLflow."""
+ON_CARD = (*HEADLINE, "authenticity_valid", PARZEN_SIGMA, PARZEN_SIGMA_FINE)
+"""The scores that an artifact has with it."""
 
 
 def run(work: Work) -> None:
@@ -141,7 +119,7 @@ def _require_same_protocol(work: Work, scores: Mapping[str, float]) -> None:
 
 
 def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:
-    evaluation, _ = read_evaluation(work.inputs["evaluate"])
+    evaluation, extractor_digest = read_evaluation(work.inputs["evaluate"])
     checks = [finite_scores({k: v for k, v in scores.items() if k not in SETTINGS})]
     checks += quality_checks(evaluation, work.config.promote.limits)
     manifest = None if champion is None else verify(work.out / ARTIFACT)
@@ -153,9 +131,10 @@ def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, floa
     is_champion = manifest is not None and manifest.weights_sha256 == weights
     theirs = None
     if manifest is not None and not is_champion:
-        theirs = _champion_values(work, sample_seed=int(scores["sample_seed"]))
+        seed = int(scores["sample_seed"])
+        theirs = _champion_values(work, sample_seed=seed, extractor_digest=extractor_digest)
     better = better_than_champion(
-        _candidate_values(work),
+        _candidate_values(work, evaluation),
         theirs,
         objective=OBJECTIVES[work.config.sweep.objective],
         min_standard_errors=work.config.promote.min_standard_errors,
@@ -164,11 +143,10 @@ def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, floa
     return run_gate([*checks, data, better])
 
 
-def _candidate_values(work: Work) -> NDArray[np.float64]:
+def _candidate_values(work: Work, evaluation: Evaluation) -> NDArray[np.float64]:
     objective = work.config.sweep.objective
     with np.load(work.inputs["evaluate"] / PAIRED, allow_pickle=False) as paired:
         if objective not in paired:
-            evaluation, _ = read_evaluation(work.inputs["evaluate"])
             why = "; ".join(evaluation.unavailable.values())
             raise StageError(
                 f"{objective}, by which candidate and champion compare, could not be taken: {why}",
@@ -179,14 +157,18 @@ def _candidate_values(work: Work) -> NDArray[np.float64]:
     return values
 
 
-def _champion_values(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
+def _champion_values(
+    work: Work, *, sample_seed: int, extractor_digest: str
+) -> NDArray[np.float64]:
     """What the objective pairs, of the champion, by the candidate's protocol."""
     config = work.config.base
     sampler = load_artifact(work.out / ARTIFACT).sampler()
     samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
     valid = load_valid(work)
     if work.config.sweep.objective == FRECHET_DISTANCE_VALID:
-        values = _frechet_by_group(work, samples, valid, seed=sample_seed)
+        extractor = _same_extractor(work, extractor_digest)
+        points = extractor(valid.to(samples)), extractor(samples)
+        values = frechet_distance(*points, seed=sample_seed).by_group
     else:
         score = score_samples(samples, valid, valid=valid, cfg=config.evaluation)
         values = score.log_likelihood
@@ -194,12 +176,12 @@ def _champion_values(work: Work, *, sample_seed: int) -> NDArray[np.float64]:
     return array
 
 
-def _frechet_by_group(work: Work, samples: Tensor, valid: Tensor, *, seed: int) -> Tensor:
+def _same_extractor(work: Work, digest: str) -> Extractor:
+    """The extractor by which the candidate was scored."""
     config = work.config.base
     train, _ = load_train_valid(config.data)
     folder = extractors_folder(work.workspace)
     extractor = build_extractor(config.evaluation, config.data, train, folder=folder)
-    _, digest = read_evaluation(work.inputs["evaluate"])
     if extractor.digest != digest:
         raise StageError(
             f"the winner was scored by another extractor than evaluation.extractor="
@@ -207,8 +189,7 @@ def _frechet_by_group(work: Work, samples: Tensor, valid: Tensor, *, seed: int) 
             stage="promote",
             input="evaluate",
         )
-    points = extractor(valid.to(samples)), extractor(samples)
-    return frechet_distance(*points, seed=seed).by_group
+    return extractor
 
 
 def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]) -> None:
