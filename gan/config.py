@@ -245,7 +245,8 @@ class LimitsConfig:
     min_coverage: float = Field(default=0.3, ge=0, le=1)
     """Least coverage, as a share of what real images reach."""
     max_outliers: float = Field(default=0.01, ge=0, le=1)
-    """Largest share of samples farther, in pixels, from all training images than any real one."""
+    """Largest share of samples farther from all training images than any real one, in pixels or
+    in pixels freed of brightness and contrast."""
     max_repeats: float = Field(default=0.01, ge=0, le=1)
     """Largest share of samples that equal an earlier one."""
     max_copies: float = Field(default=0.05, ge=0, le=1)

@@ -29,6 +29,9 @@ RARE_CLASS = 2
 NOISE = 0.05
 """Standard deviation of the noise on copies: 13 grey levels of 255."""
 
+FAINT = 0.12
+"""Brightest pixel of faint noise: 31 grey levels of 255."""
+
 N_DISTINCT = 100
 """Images that `few_distinct` repeats; a tenth of n where that is less."""
 
@@ -181,12 +184,20 @@ def binarised(material: Material, *, n: int, seed: int) -> Tensor:
 
 
 def tenth_noise(material: Material, *, n: int, seed: int) -> Tensor:
-    """Nine tenths fresh images, one tenth uniform noise, in random order."""
-    rng = stream(seed, "cheaters/tenth_noise")
+    """Nine tenths fresh images, one tenth noise uniform on [0, 1], in random order."""
+    return _with_noise(material, n=n, brightest=1, rng=stream(seed, "cheaters/tenth_noise"))
+
+
+def tenth_faint_noise(material: Material, *, n: int, seed: int) -> Tensor:
+    """Nine tenths fresh images, one tenth noise uniform on [0, `FAINT`], in random order."""
+    return _with_noise(material, n=n, brightest=FAINT, rng=stream(seed, "cheaters/faint_noise"))
+
+
+def _with_noise(material: Material, *, n: int, brightest: float, rng: torch.Generator) -> Tensor:
     n_noise = n // 10
     images = _draw(material.fresh, n - n_noise, rng)
-    noise = torch.rand(n_noise, *images.shape[1:], generator=rng).to(images)
-    return _draw(torch.cat([images, noise]), n, rng)
+    noise = brightest * torch.rand(n_noise, *images.shape[1:], generator=rng)
+    return _draw(torch.cat([images, noise.to(images)]), n, rng)
 
 
 def other_data(material: Material, *, n: int, seed: int) -> Tensor:
@@ -211,6 +222,7 @@ CHEATERS = {
     "few_distinct": Cheater(few_distinct, "100 real images, repeated"),
     "binarised": Cheater(binarised, "real images, each pixel 0 or 1"),
     "tenth_noise": Cheater(tenth_noise, "90 % real images, 10 % uniform noise"),
+    "tenth_faint_noise": Cheater(tenth_faint_noise, "90 % real images, 10 % faint noise"),
     "other_data": Cheater(other_data, "images of another data set"),
 }
 """Name -> what every gate must refuse."""

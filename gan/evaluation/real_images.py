@@ -22,7 +22,7 @@ from gan.evaluation.manifold import ManifoldScores, manifold_scores
 from gan.evaluation.neighbours import Neighbours, nearest_neighbours
 from gan.evaluation.parzen import PAPER_GRID
 from gan.evaluation.parzen_anchors import ParzenWithErrors, centres_anchor, real_anchor
-from gan.evaluation.pixel_levels import grey_share
+from gan.evaluation.pixel_levels import grey_share, standardised
 from gan.evaluation.score import Score
 from gan.randomness import stream
 
@@ -92,6 +92,15 @@ class RealImages:
     def nearest(self) -> Neighbours:
         """Of each scored image the nearest training image, in pixels."""
         return nearest_neighbours(self.scored, self.train)
+
+    def nearest_patterns(self, images: Tensor) -> Neighbours:
+        """Of each image the nearest training image, both freed of brightness and contrast."""
+        return nearest_neighbours(standardised(images), standardised(self.train))
+
+    @cached_property
+    def farthest_pattern(self) -> float:
+        """The largest of these distances of a scored image."""
+        return self.nearest_patterns(self.scored).distances.max().item()
 
     def frechet(self, n_samples: int) -> FrechetScores:
         """Of as many training images in place of samples.

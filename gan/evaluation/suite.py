@@ -273,14 +273,17 @@ class _Scorer:
     def copying_pixels(self) -> None:
         """Copies that noise moves far among the features, and what is near nothing at all."""
         require_points(at_least=2, samples=self.samples)
-        near, held_out = nearest_neighbours(self.samples, self.real.train), self.real.nearest
+        real = self.real
+        near, held_out = nearest_neighbours(self.samples, real.train), real.nearest
         nearness = nearness_scores(
-            self.real.train, near_test=held_out, near_samples=near, suffix="_pixels"
+            real.train, near_test=held_out, near_samples=near, suffix="_pixels"
         )
         n = len(near.distances)
-        n_far = int((near.distances > held_out.distances.max()).sum())
+        is_far = near.distances > held_out.distances.max()
+        # Faint noise lies near to an empty image.
+        is_far |= real.nearest_patterns(self.samples).distances > real.farthest_pattern
         n_near = int((near.distances < held_out.distances.quantile(NEAREST)).sum())
-        self.keep(proportion_score("outlier_share", n_far, n))
+        self.keep(proportion_score("outlier_share", int(is_far.sum()), n))
         self.keep(nearness.z, nearness.authenticity, nearness.authenticity_test)
         self.keep(proportion_score("copy_share", n_near, n))
 

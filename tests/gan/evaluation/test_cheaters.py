@@ -13,6 +13,7 @@ from gan.datasets.splits import load_test, load_train_valid
 from gan.errors import ScoreError
 from gan.evaluation.cheaters import (
     CHEATERS,
+    FAINT,
     RARE_CLASS,
     Material,
     binarised,
@@ -28,6 +29,7 @@ from gan.evaluation.cheaters import (
     k_means_centres,
     lloyd,
     other_data,
+    tenth_faint_noise,
     tenth_noise,
 )
 from gan.evaluation.parzen import PAPER_GRID, choose_sigma, parzen_score
@@ -57,9 +59,9 @@ def nearest(samples, images):
 # All of them
 
 
-def test_all_twelve_are_there_and_described():
-    assert len(CHEATERS) == 12
-    assert len({cheater.description for cheater in CHEATERS.values()}) == 12
+def test_all_thirteen_are_there_and_described():
+    assert len(CHEATERS) == 13
+    assert len({cheater.description for cheater in CHEATERS.values()}) == 13
 
 
 @pytest.mark.parametrize("make", [honest, *(cheater.make for cheater in CHEATERS.values())])
@@ -176,6 +178,13 @@ def test_a_tenth_is_noise(material):
     is_noise = nearest(samples, material.fresh)[0] > 1e-2
     assert is_noise.sum() == N / 10
     assert is_noise[: N // 2].any()
+
+
+def test_a_tenth_is_faint_noise(material):
+    samples = tenth_faint_noise(material, n=N, seed=0)
+    is_noise = nearest(samples, material.fresh)[0] > 1e-2
+    assert is_noise.sum() == N / 10
+    assert 0 < samples[is_noise].max() <= FAINT
 
 
 def test_other_data_are_those_given(material):

@@ -113,6 +113,11 @@ def test_noise_lies_farther_from_the_training_images_than_any_real_image(real):
     assert evaluate(noise, real, seed=0).scores["outlier_share"].value > 0.99
 
 
+def test_noise_does_not_hide_by_being_faint(real):
+    noise = torch.rand(N, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    assert evaluate(0.01 * noise, real, seed=0).scores["outlier_share"].value > 0.5
+
+
 def test_copies_are_far_below_zero_in_the_copying_test(real, honest):
     copies = evaluate(real.train[:N], real, seed=0)
     assert copies.scores["copying_z"].value < -10 < -4 < honest.scores["copying_z"].value
