@@ -10,6 +10,7 @@ from torch import Tensor
 from gan.config import TrainConfig
 from gan.errors import DivergedError
 from gan.losses import GENERATOR_LOSSES, discriminator_loss
+from gan.metric_names import D_FAKE_MEAN, D_LOSS, D_REAL_MEAN, G_LOSS, LEARNING_RATE
 from gan.model import Gan
 
 
@@ -34,6 +35,16 @@ class Progress:
     d_real_mean: float
     d_fake_mean: float
     learning_rate: float
+
+    def metrics(self) -> dict[str, float]:
+        """Every value but the counts, by metric name."""
+        return {
+            D_LOSS: self.d_loss,
+            G_LOSS: self.g_loss,
+            D_REAL_MEAN: self.d_real_mean,
+            D_FAKE_MEAN: self.d_fake_mean,
+            LEARNING_RATE: self.learning_rate,
+        }
 
 
 def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Progress]:

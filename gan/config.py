@@ -30,6 +30,9 @@ IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
 
+Task = Literal["generator", "conditional"]
+"""What a run trains: the paper's GAN, or one of its extensions."""
+
 PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
 """Distributions of z; `gan.priors` states the support, mean and variance of each."""
 
@@ -147,6 +150,16 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ConditionalConfig:
+    """The conditional GAN of section 7: c into both G and D."""
+
+    on: Literal["labels", "vectors"] = "labels"
+    """Conditions: the class of an image, or the vector that the data set has beside it."""
+    scale: float = Field(default=1.0, gt=0)
+    """What conditions are multiplied by where a net takes them beside its other inputs."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -188,6 +201,13 @@ class RunConfig:
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    conditional: ConditionalConfig | None = None
+    """Given, if only as `{}`: train a conditional GAN."""
+
+    @property
+    def task(self) -> Task:
+        """What is trained."""
+        return "generator" if self.conditional is None else "conditional"
 
     def __post_init__(self) -> None:
         if self.evaluation.score_every % self.train.report_every:
@@ -261,6 +281,10 @@ class LimitsConfig:
     """Least authenticity, as a share of held-out images' own."""
     max_grey_ratio: float = Field(default=2.0, ge=1)
     """Largest ratio of the share of grey pixels to the real images', or of theirs to it."""
+    min_condition_accuracy: float = Field(default=0.97, ge=0, le=1)
+    """Of a conditional GAN: least share of samples that are of the class asked for."""
+    min_class_accuracy: float = Field(default=0.9, ge=0, le=1)
+    """The same of the samples of any one class."""
     allow_unavailable: bool = False
     """Whether a check passes whose score could not be taken: of too few samples, say."""
 

@@ -6,6 +6,7 @@ GanError
   DivergedError     a loss is no longer finite
   CheckpointError   a checkpoint is damaged, or could not be written
   ScoreError        a score cannot be taken of these samples
+  ConditionError    what is asked for is no condition of this model
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,10 @@ class CheckpointError(GanError):
 
 class ScoreError(GanError):
     """A score cannot be taken of these samples: too few, without labels, all the same."""
+
+
+class ConditionError(GanError):
+    """What is asked for is no condition of this model: no such class, a vector too short."""
 
 
 class DivergedError(GanError):

@@ -7,7 +7,7 @@ made it the winner, where its run has the score on these by the same name withou
 """
 
 D_LOSS = "d_loss"
-"""-V(D, G) of equation 1; every report has it, so its history says which steps were logged."""
+"""-V(D, G) of equation 1."""
 G_LOSS = "g_loss"
 D_REAL_MEAN = "d_real_mean"
 """Mean of D(x) over training images, with dropout, in [0, 1]."""
@@ -15,6 +15,7 @@ D_FAKE_MEAN = "d_fake_mean"
 """Mean of D(G(z)) over samples of the same updates of D, in [0, 1]."""
 
 IMAGES_SEEN = "images_seen"
+"""Every report has it, so its history says which steps were logged."""
 IMAGES_PER_SECOND = "images_per_second"
 LEARNING_RATE = "learning_rate"
 
@@ -30,6 +31,9 @@ PARZEN_LL_TEST_SE = "parzen_ll_test_se"
 PARZEN_LL_VALID_FINE = "parzen_ll_valid_fine"
 PARZEN_LL_TEST_FINE = "parzen_ll_test_fine"
 PARZEN_SIGMA_FINE = "parzen_sigma_fine"
+PARZEN_LL_TEST_BALANCED = "parzen_ll_test_balanced"
+"""Of as many samples of each class of a conditional generator."""
+PARZEN_LL_TEST_BALANCED_SE = "parzen_ll_test_balanced_se"
 
 FRECHET_DISTANCE_VALID = "frechet_distance_valid"
 """Between validation images and samples, in the feature space of the data set's extractor."""

@@ -13,14 +13,23 @@ class Minibatches:
         images: [n, n_pixels] uint8, on the device that trains.
         batch_size: images of one minibatch, at most n.
         rng: stream of the permutations, on the same device.
+        beside: what follows the pixels of each image in its row, [n, d] float32 on the same
+            device; None for the pixels alone.
     """
 
-    def __init__(self, images: Tensor, *, batch_size: int, rng: torch.Generator) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        batch_size: int,
+        rng: torch.Generator,
+        beside: Tensor | None = None,
+    ) -> None:
         if len(images) < batch_size:
             raise ValueError(
                 f"batch_size must be at most the {len(images)} training images, got {batch_size}"
             )
-        self.images, self.batch_size = images, batch_size
+        self.images, self.beside, self.batch_size = images, beside, batch_size
         self._rng = rng
         self._order = torch.empty(0, dtype=torch.int64, device=images.device)
         self._position = 0
@@ -29,14 +38,17 @@ class Minibatches:
         return self
 
     def __next__(self) -> Tensor:
-        """[batch_size, n_pixels] float32 in [0, 1]."""
+        """[batch_size, n_pixels] float32 in [0, 1], or [batch_size, n_pixels + d]."""
         if self._position + self.batch_size > len(self._order):
             n = len(self.images)
             self._order = torch.randperm(n, generator=self._rng, device=self.images.device)
             self._position = 0
         chosen = self._order[self._position : self._position + self.batch_size]
         self._position += self.batch_size
-        return self.images.index_select(0, chosen).to(torch.float32).div_(255)
+        pixels = self.images.index_select(0, chosen).to(torch.float32).div_(255)
+        if self.beside is None:
+            return pixels
+        return torch.cat([pixels, self.beside.index_select(0, chosen)], 1)
 
     def state(self) -> dict[str, Tensor]:
         """Where in which permutation the stream is."""

@@ -3,19 +3,17 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gan.config import RunConfig
-from gan.nets import Discriminator, Generator, build_discriminator, build_generator
+from gan.nets import Player, build_discriminator, build_generator
 from gan.optimisers import Descent, build_descents
 from gan.priors import Prior, build_prior
 from gan.randomness import Streams, stream
-
-Net = TypeVar("Net", bound=nn.Module)
 
 
 class Gan:
@@ -40,8 +38,8 @@ class Gan:
     def __init__(
         self,
         *,
-        G: Generator,
-        D: Discriminator,
+        G: Player,
+        D: Player,
         prior: Prior,
         g_descent: Descent,
         d_descent: Descent,
@@ -94,9 +92,9 @@ class Gan:
         if self.average is not None:
             self.average.update_parameters(self.G)
 
-    def generator(self) -> Generator:
+    def generator(self) -> Player:
         """The generator to sample from: a copy of the average if one is kept, else of G."""
-        G = self.G if self.average is None else cast(Generator, self.average.module)
+        G = self.G if self.average is None else cast(Player, self.average.module)
         return copy.deepcopy(G).eval().requires_grad_(False)
 
     def state(self) -> dict[str, Tensor]:
@@ -144,12 +142,27 @@ def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str)
     rng = stream(cfg.seed, "init")
     G = build_generator(cfg.generator, dim=cfg.prior.dim, pixel_mean=pixel_mean, rng=rng)
     D = build_discriminator(cfg.discriminator, n_pixels=len(pixel_mean), rng=rng)
-    G, D = _to(G, device), _to(D, device)
+    return assemble_gan(cfg, G=G, D=D, prior=build_prior(cfg.prior), device=device)
+
+
+def assemble_gan(
+    cfg: RunConfig, *, G: Player, D: Player, prior: Prior, device: torch.device | str
+) -> Gan:
+    """Two nets with the optimisers and random streams that a configuration asks for, at step 0.
+
+    Args:
+        cfg: the run.
+        G: takes rows of `prior`, and gives rows that D takes.
+        D: gives a logit a row.
+        prior: what G's rows are drawn from, on any device.
+        device: where to train.
+    """
+    G, D = G.to(device).train(), D.to(device).train()
     g_descent, d_descent = build_descents(G, D, cfg.train)
     gan = Gan(
         G=G,
         D=D,
-        prior=build_prior(cfg.prior),
+        prior=prior,
         g_descent=g_descent,
         d_descent=d_descent,
         streams=Streams(cfg.seed, device),
@@ -159,7 +172,3 @@ def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str)
     if cfg.train.compile:
         gan.compile()
     return gan
-
-
-def _to(module: Net, device: torch.device | str) -> Net:
-    return module.to(device).train()

@@ -5,6 +5,7 @@ function of tensors alone, and the simultaneous order can show both players the 
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -18,7 +19,15 @@ from gan.layers import Linear, Maxout, dropout_mask, init_uniform
 LEAKY_SLOPE = 0.2
 
 
-class Generator(nn.Module):
+class Player(nn.Module, ABC):
+    """A net of either player: rows and dropout masks in, rows out."""
+
+    @abstractmethod
+    def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
+        """Dropout masks for a minibatch of n rows, in the order in which they apply."""
+
+
+class Generator(Player):
     """G: noise through ReLU layers to pixels in (0, 1).
 
     Args:
@@ -64,7 +73,7 @@ class Generator(nn.Module):
         return torch.sigmoid(self.linears[-1](h))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Player):
     """D: pixels through maxout (or leaky ReLU) layers to the logit of "this is an image".
 
     Args:
@@ -101,12 +110,16 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
         """[n, n_pixels] -> logits [n].  `masks` as from `draw_masks`; None drops nothing."""
+        logits: Tensor = self.output(self.features(x, masks))
+        return logits.squeeze(1)
+
+    def features(self, x: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
+        """What the logit is a linear function of: the last hidden layer, [n, units]."""
         h = _drop(x, masks[0] if masks else None)
         for i, layer in enumerate(self.layers):
             h = layer(h) if self.is_maxout else leaky_relu(layer(h), LEAKY_SLOPE)
             h = _drop(h, masks[i + 1] if masks else None)
-        logits: Tensor = self.output(h)
-        return logits.squeeze(1)
+        return h
 
 
 def build_generator(

@@ -1,6 +1,8 @@
-"""One training run: the players, their images, and the scores of their samples."""
+"""A training run: nets at some step, from which it goes on, is saved and is restored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,36 +12,131 @@ from gan.config import EvaluationConfig, RunConfig
 from gan.datasets.images import ImageSet, pixel_mean
 from gan.evaluation.parzen import PAPER_GRID, ParzenScore, choose_sigma, parzen_score
 from gan.minibatches import Minibatches
-from gan.model import build_gan
-from gan.saved_generator import SavedGenerator
+from gan.model import Gan, build_gan
+from gan.nets import Player
+from gan.saved_generator import Saved, SavedGenerator
+
+
+class Report(Protocol):
+    """What a run reports of the steps since its last report."""
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        ...
+
+    @property
+    def images_seen(self) -> int:
+        """Training images that were read so far."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Every value but the step, by metric name; finite."""
+        ...
+
+
+class TrainingRun(Protocol):
+    """Whatever is trained, the paper's GAN or an extension, as a trial drives it."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        ...
+
+    def train(self) -> Iterator[Report]:
+        """Train from the present step to the last; the caller stops by asking no further."""
+        ...
+
+    def saved(self) -> Saved:
+        """What is kept of it, as it is now."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later step depends on, by name."""
+        ...
+
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `state` was read."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What Algorithm 1 needs, and how its generator is kept.
+
+    Attributes:
+        gan: both players.
+        minibatches: rows as D takes them.
+        keep: G in evaluation mode -> what is saved of the run.
+    """
+
+    gan: Gan
+    minibatches: Minibatches
+    keep: Callable[[Player], Saved]
+
+
+def unconditional(cfg: RunConfig, images: ImageSet, device: torch.device | str) -> Parts:
+    """The parts of the paper's GAN."""
+    mean = torch.from_numpy(pixel_mean(images.images))
+    gan = build_gan(cfg, pixel_mean=mean, device=device)
+    return Parts(
+        gan=gan,
+        minibatches=image_minibatches(cfg, images, gan),
+        keep=lambda G: SavedGenerator(G=G, config=cfg, image_shape=images.image_shape),
+    )
+
+
+def image_minibatches(
+    cfg: RunConfig, images: ImageSet, gan: Gan, *, beside: Tensor | None = None
+) -> Minibatches:
+    """The training images on the device of `gan`, with what lies beside their pixels."""
+    return Minibatches(
+        torch.from_numpy(images.images).flatten(1).to(gan.device),
+        batch_size=cfg.train.batch_size,
+        rng=gan.streams.data,
+        beside=beside,
+    )
 
 
 class Run:
-    """A run at some step, from which it can go on, be sampled, be saved and be restored.
+    """A run of Algorithm 1.
 
     Args:
         cfg: the run.
         images: training images.
         device: where to train.
+        build: makes the players and the rows that they see.
     """
 
-    def __init__(self, cfg: RunConfig, images: ImageSet, *, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        cfg: RunConfig,
+        images: ImageSet,
+        *,
+        device: torch.device | str,
+        build: Callable[[RunConfig, ImageSet, torch.device | str], Parts] = unconditional,
+    ) -> None:
         self.cfg, self.image_shape = cfg, images.image_shape
-        mean = torch.from_numpy(pixel_mean(images.images))
-        self.gan = build_gan(cfg, pixel_mean=mean, device=device)
-        pixels = torch.from_numpy(images.images).flatten(1).to(device)
-        self.minibatches = Minibatches(
-            pixels, batch_size=cfg.train.batch_size, rng=self.gan.streams.data
-        )
+        parts = build(cfg, images, device)
+        self.gan, self.minibatches, self._keep = parts.gan, parts.minibatches, parts.keep
+
+    @property
+    def step(self) -> int:
+        """Updates of G so far."""
+        return self.gan.step
 
     def train(self) -> Iterator[Progress]:
         """Algorithm 1 from the present step on; see `gan.algorithm1.train`."""
         return train(self.gan, self.minibatches, self.cfg.train)
 
-    def generator(self) -> SavedGenerator:
+    def saved(self) -> Saved:
         """The generator to sample from, as it is now."""
-        G = self.gan.generator()
-        return SavedGenerator(G=G, config=self.cfg, image_shape=self.image_shape)
+        return self._keep(self.gan.generator())
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, by name."""
@@ -54,9 +151,10 @@ class Run:
             {k.removeprefix(mark): t for k, t in state.items() if k.startswith(mark)}
         )
 
-    def is_scored_at(self, step: int) -> bool:
-        """Whether a score is due at this step."""
-        return step % self.cfg.evaluation.score_every == 0 or step == self.cfg.train.n_steps
+
+def is_scored_at(cfg: RunConfig, step: int) -> bool:
+    """Whether a score is due at this step."""
+    return step % cfg.evaluation.score_every == 0 or step == cfg.train.n_steps
 
 
 def score_samples(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gan.nets import Generator
+from gan.nets import Player
 from gan.priors import Prior
 from gan.randomness import stream
 
@@ -26,6 +26,26 @@ class Sampler(Protocol):
         ...
 
 
+class PathSampler(Sampler, Protocol):
+    """A sampler whose images change with z alone, where all else is held."""
+
+    @property
+    def prior(self) -> Prior:
+        """Distribution of z."""
+        ...
+
+    def showcase(self, n: int, seed: int) -> Tensor:
+        """About n images for a picture with ten in a row, of which none was picked."""
+        ...
+
+    def decode_paths(self, z: Tensor, *, seed: int) -> Tensor:
+        """Images along paths: z [paths, steps, dim] -> [paths, steps, channels, height, width].
+
+        What an image depends on beside z is drawn by `seed`, once for each path.
+        """
+        ...
+
+
 class GeneratorSampler:
     """Samples of a generator in evaluation mode: no dropout, batch norm by its running statistics.
 
@@ -38,7 +58,7 @@ class GeneratorSampler:
 
     def __init__(
         self,
-        G: Generator,
+        G: Player,
         prior: Prior,
         *,
         image_shape: tuple[int, int, int],
@@ -66,6 +86,14 @@ class GeneratorSampler:
         """The images of z [n, dim]: [n, channels, height, width] in [0, 1]."""
         images = torch.cat([self.G(part) for part in torch.split(z, self.batch_size)])
         return images.view(len(z), *self.image_shape)
+
+    def showcase(self, n: int, seed: int) -> Tensor:
+        """The first n samples of the seed."""
+        return self.sample(n, seed)
+
+    def decode_paths(self, z: Tensor, *, seed: int) -> Tensor:
+        """See `PathSampler`."""
+        return self.decode(z.flatten(0, 1)).view(*z.shape[:2], *self.image_shape)
 
 
 def tile(images: Tensor, *, columns: int, gap: int = 2) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """A promoted generator on disk: write, verify, load.
 
-    generator.safetensors   weights
+    generator.safetensors   weights, and the conditions it was trained on if it has any
     config.json             the run that trained it, and the shape of its images
     generator.onnx          the same net for any ONNX runtime
     samples.png             a hundred samples
@@ -11,16 +11,18 @@ Nothing in it is ever unpickled or executed.
 """
 
 import copy
+import dataclasses
 import json
 import math
 import platform
 import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -32,9 +34,11 @@ from gan.version import __version__
 from pipeline.errors import ArtifactError, ArtifactNotFound
 
 if TYPE_CHECKING:
-    from gan.saved_generator import SavedGenerator
+    from torch import nn
 
-# The first two as in gan.saved_generator, which takes a second to import.
+    from gan.saved_generator import SavedSampler
+
+# The first two as in gan.tasks, which takes a second to import.
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"
 ONNX, SAMPLES, CARD, MANIFEST = "generator.onnx", "samples.png", "README.md", "manifest.json"
 N_SAMPLES, SAMPLES_SEED = 100, 0
@@ -98,7 +102,7 @@ class Manifest:
 
 
 def write_artifact(
-    folder: Path, *, saved: "SavedGenerator", scores: Mapping[str, float], lineage: Lineage
+    folder: Path, *, saved: "SavedSampler", scores: Mapping[str, float], lineage: Lineage
 ) -> None:
     """Write an artifact: all of it or nothing.  A folder that stood there is replaced.
 
@@ -113,19 +117,19 @@ def write_artifact(
         ArtifactError: if it cannot be written (disk full, no permission).
     """
     from gan.sampling import save_png, tile
-    from gan.saved_generator import save_generator
+    from gan.tasks import save
     from pipeline.model_card import model_card
 
     if bad := [f"{name} = {value}" for name, value in scores.items() if not math.isfinite(value)]:
         raise ValueError(f"scores of an artifact must be finite, got {', '.join(bad)}")
-    on_cpu = replace(saved, G=copy.deepcopy(saved.G).cpu().eval())
-    samples = on_cpu.sampler().sample(N_SAMPLES, SAMPLES_SEED)
+    on_cpu = _on_cpu(saved)
+    samples = on_cpu.sampler().showcase(N_SAMPLES, SAMPLES_SEED)
     card = model_card(
         on_cpu, scores=scores, lineage=lineage, n_samples=N_SAMPLES, samples_seed=SAMPLES_SEED
     )
     try:
         with new_folder(folder.absolute()) as scratch:
-            save_generator(scratch, on_cpu)
+            save(scratch, on_cpu)
             (scratch / ONNX).write_bytes(to_onnx(on_cpu))
             save_png(tile(samples, columns=10), scratch / SAMPLES, zoom=2)
             (scratch / CARD).write_text(card, encoding="utf-8")
@@ -169,41 +173,44 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def load_artifact(folder: Path) -> "SavedGenerator":
+def load_artifact(folder: Path) -> "SavedSampler":
     """The generator of an artifact, on the CPU, after the artifact has been verified.
 
     Raises:
         ArtifactError: as `verify`, or if the weights do not fit the configuration.
     """
-    from gan.saved_generator import load_generator
+    from gan.tasks import load_sampler
 
     verify(folder)
     try:
-        return load_generator(folder)
+        return load_sampler(folder)
     except CheckpointError as error:
         raise ArtifactError(f"artifact {folder}: {error}") from error
 
 
-def to_onnx(saved: "SavedGenerator") -> bytes:
+def to_onnx(saved: "SavedSampler") -> bytes:
     """An ONNX model: `z` [n, dim] float32 -> `images` [n, c, h, w] in [0, 1], for any n >= 1.
+
+    A conditional generator takes `condition` [n, d] float32 besides.
 
     Args:
         saved: a generator on the CPU, in evaluation mode.
     """
     import torch
 
-    # Two rows: an example of one row would make n = 1 part of the exported program.
-    example = torch.zeros(2, saved.config.prior.dim)
-    pixels = torch.nn.Unflatten(1, saved.image_shape)
-    program = torch.onnx.export(
-        torch.nn.Sequential(saved.G, pixels).eval(),
-        (example,),
-        input_names=["z"],
-        output_names=["images"],
-        dynamic_shapes=({0: torch.export.Dim("n")},),
-        dynamo=True,
-        verbose=False,
-    )
+    net, examples = _as_function(saved)
+    with warnings.catch_warnings():
+        # That two inputs share the name of their first axis, which is meant so.
+        warnings.filterwarnings("ignore", ".*The axis name", UserWarning)
+        program = torch.onnx.export(
+            net.eval(),
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("n")},) * len(examples),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None  # noqa: S101 (it is None for the exporter before dynamo alone)
     model = program.model_proto
     graph = model.graph
@@ -212,6 +219,28 @@ def to_onnx(saved: "SavedGenerator") -> bytes:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     return bytes(model.SerializeToString())
+
+
+def _on_cpu(saved: "SavedSampler") -> "SavedSampler":
+    copied: Any = dataclasses.replace(saved, G=copy.deepcopy(saved.G).cpu().eval())  # type: ignore[type-var]
+    on_cpu: SavedSampler = copied
+    return on_cpu
+
+
+def _as_function(saved: "SavedSampler") -> "tuple[nn.Module, dict[str, Any]]":
+    """A net from tensors to images, and examples of its inputs by name.
+
+    Two rows each: an example of one row would make n = 1 part of the exported program.
+    """
+    import torch
+
+    from gan.extensions.conditional import ImagesOfConditions, SavedConditional
+
+    z = torch.zeros(2, saved.config.prior.dim)
+    if isinstance(saved, SavedConditional):
+        net = ImagesOfConditions(saved.G, image_shape=saved.image_shape)
+        return net, {"z": z, "condition": saved.G.conditions.rows[[0, 0]]}
+    return torch.nn.Sequential(saved.G, torch.nn.Unflatten(1, saved.image_shape)), {"z": z}
 
 
 def _read_manifest(folder: Path) -> Manifest:

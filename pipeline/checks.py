@@ -8,14 +8,18 @@ and the limit.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gan.config import LimitsConfig
+from gan.config import LimitsConfig, Task
+from gan.evaluation.condition_accuracy import NO_CLASSES
 from gan.evaluation.suite import NO_LABELS, Evaluation
 from pipeline.gate import Check
 
 
-def quality_checks(evaluation: Evaluation, limits: LimitsConfig) -> list[Check]:
+def quality_checks(
+    evaluation: Evaluation, limits: LimitsConfig, *, task: Task = "generator"
+) -> list[Check]:
     """Every check of samples, by name: all must be passed."""
-    return [check(evaluation, limits) for check in CHECKS]
+    checks = (*CHECKS, follows_condition) if task == "conditional" else CHECKS
+    return [check(evaluation, limits) for check in checks]
 
 
 def not_smoothed(evaluation: Evaluation, limits: LimitsConfig) -> Check:
@@ -157,6 +161,26 @@ def as_grey(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     reason = f"it has {ratio:.2f} times the grey pixels of real images "
     reason += f"(limits {1 / limit:.2f} and {limit:.2f})"
     return _check("as_grey", passed, ratio, limit, reason)
+
+
+def follows_condition(evaluation: Evaluation, limits: LimitsConfig) -> Check:
+    """Samples are of the classes that were asked for, all together and of each class."""
+    if evaluation.unavailable.get("condition") == NO_CLASSES:
+        return _check("follows_condition", True, None, None, NO_CLASSES)
+    scores = [evaluation.scores.get(f"condition_accuracy{end}") for end in ("", "_lowest")]
+    together, lowest = scores
+    if together is None or lowest is None:
+        return _not_available("follows_condition", evaluation, limits, "condition")
+    name = evaluation.details["condition"]["lowest_class"]
+    reason = f"{together.value:.1%} of its samples are of the class that was asked for "
+    reason += f"(limit {limits.min_condition_accuracy:.0%}), of class {name} "
+    reason += f"{lowest.value:.1%} (limit {limits.min_class_accuracy:.0%})"
+    passed = together.value >= limits.min_condition_accuracy
+    if passed and lowest.value < limits.min_class_accuracy:
+        limit = limits.min_class_accuracy
+        return _check("follows_condition", False, lowest.value, limit, reason)
+    limit = limits.min_condition_accuracy
+    return _check("follows_condition", passed, together.value, limit, reason)
 
 
 CHECKS: tuple[Callable[[Evaluation, LimitsConfig], Check], ...] = (

@@ -290,7 +290,7 @@ def fetch(
 
 
 @app.command()
-def sample(
+def sample(  # noqa: PLR0917 - Typer turns each into an option
     generator: Annotated[
         str, typer.Argument(metavar="DIR|NAME[@ALIAS]", help="A fetched folder, or a model.")
     ],
@@ -299,6 +299,13 @@ def sample(
     ],
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
     seed: Seed = 0,
+    condition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS|X,Y,...",
+            help="Class or vector that all images are of; a conditional generator's alone.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw images from a promoted generator.
@@ -307,7 +314,7 @@ def sample(
     """
     from pipeline.sample_files import write_samples
 
-    write_samples(generator, n=n, seed=seed, output=output)
+    write_samples(generator, n=n, seed=seed, output=output, condition=condition)
     _show({"images": n, "seed": seed, "file": str(output)}, as_json=as_json)
 
 

@@ -24,6 +24,7 @@ from gan.metric_names import (
     FRECHET_DISTANCE_TEST,
     FRECHET_DISTANCE_VALID,
     PARZEN_LL_TEST,
+    PARZEN_LL_TEST_BALANCED,
     PARZEN_LL_TEST_FINE,
     PARZEN_LL_VALID,
     PARZEN_LL_VALID_FINE,
@@ -43,6 +44,9 @@ HEADLINE = (
     "precision_valid",
     "recall_valid",
     "coverage_valid",
+    "condition_accuracy_valid",
+    "condition_accuracy_lowest_valid",
+    PARZEN_LL_TEST_BALANCED,
 )
 """The winner's scores that are told wherever there is no room for forty."""
 

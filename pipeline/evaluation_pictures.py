@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan.errors import ScoreError
 from gan.evaluation.neighbours import nearest_training_images
-from gan.sampling import GeneratorSampler, save_png, tile
+from gan.sampling import PathSampler, save_png, tile
 from pipeline.generator_scores import N_STEPS, PATHS, draw_paths
 
 N_SAMPLES = 100
@@ -37,7 +37,7 @@ def sample_pictures(folder: Path, samples: Tensor, *, train: Tensor) -> None:
     save_png(tile(pairs, columns=PAIRS_IN_ROW, gap=6), folder / "nearest.png", zoom=2)
 
 
-def interpolation_pictures(folder: Path, sampler: GeneratorSampler, *, seed: int) -> None:
+def interpolation_pictures(folder: Path, sampler: PathSampler, *, seed: int) -> None:
     """Write `straight.png` and, where z has more than one coordinate, `spherical.png`."""
     for kind in PATHS:
         # A sphere in one dimension is two points, without a path between them.

@@ -25,8 +25,8 @@ from gan.evaluation.score import Score
 from gan.evaluation.smooth_priors import smooth_prior
 from gan.evaluation.suite import Evaluation
 from gan.randomness import stream
-from gan.sampling import GeneratorSampler
-from gan.saved_generator import SavedGenerator
+from gan.sampling import PathSampler
+from gan.saved_generator import SavedGenerator, SavedSampler
 
 PATHS: dict[str, Callable[..., Tensor]] = {"straight": straight_path, "spherical": spherical_path}
 N_PATHS, N_STEPS = 200, 11
@@ -39,7 +39,7 @@ MIN_LIKELIHOOD_IMAGES = 2
 
 
 def with_path_scores(
-    evaluation: Evaluation, sampler: GeneratorSampler, real: RealImages, *, seed: int
+    evaluation: Evaluation, sampler: PathSampler, real: RealImages, *, seed: int
 ) -> Evaluation:
     """The evaluation with the lengths, speeds and confidence of straight and spherical paths."""
     scores, unavailable = dict(evaluation.scores), dict(evaluation.unavailable)
@@ -53,7 +53,7 @@ def with_path_scores(
     return dataclasses.replace(evaluation, scores=scores, unavailable=unavailable)
 
 
-def draw_paths(kind: str, sampler: GeneratorSampler, *, n_paths: int, seed: int) -> Tensor:
+def draw_paths(kind: str, sampler: PathSampler, *, n_paths: int, seed: int) -> Tensor:
     """Images along paths between independent z: [n_paths, N_STEPS, c, h, w].
 
     Raises:
@@ -64,13 +64,10 @@ def draw_paths(kind: str, sampler: GeneratorSampler, *, n_paths: int, seed: int)
         z = PATHS[kind](*ends.chunk(2), n_steps=N_STEPS)
     except ValueError as error:
         raise ScoreError(str(error)) from error
-    images = sampler.decode(z.flatten(0, 1))
-    return images.view(*z.shape[:2], *images.shape[1:])
+    return sampler.decode_paths(z, seed=seed)
 
 
-def _path_scores(
-    kind: str, sampler: GeneratorSampler, real: RealImages, *, seed: int
-) -> list[Score]:
+def _path_scores(kind: str, sampler: PathSampler, real: RealImages, *, seed: int) -> list[Score]:
     images = draw_paths(kind, sampler, n_paths=N_PATHS, seed=seed)
     shape = images.shape[:2]
     features = real.extractor(images.flatten(0, 1)).view(*shape, -1)
@@ -86,7 +83,7 @@ def _path_scores(
     return [dataclasses.replace(score, name=f"{score.name}_{kind}") for score in scores]
 
 
-def require_log_likelihood(saved: SavedGenerator, *, n_images: int, n_scored: int) -> None:
+def require_log_likelihood(saved: SavedSampler, *, n_images: int, n_scored: int) -> None:
     """Refuse what `with_log_likelihood` cannot do, before minutes are spent on other scores.
 
     Args:
@@ -95,8 +92,14 @@ def require_log_likelihood(saved: SavedGenerator, *, n_images: int, n_scored: in
         n_scored: images of the scored split.
 
     Raises:
-        ScoreError: too few images, or a prior without a smooth density.
+        ScoreError: too few images, a prior without a smooth density, or a generator that takes
+            more than z.
     """
+    if not isinstance(saved, SavedGenerator):
+        raise ScoreError(
+            f"the log-likelihood is that of a generator of z alone, got one of the task "
+            f"{saved.config.task}"
+        )
     if n_images < MIN_LIKELIHOOD_IMAGES:
         raise ScoreError(
             f"a log-likelihood needs at least {MIN_LIKELIHOOD_IMAGES} images, got {n_images}"
@@ -112,7 +115,7 @@ def require_log_likelihood(saved: SavedGenerator, *, n_images: int, n_scored: in
 
 def with_log_likelihood(
     evaluation: Evaluation,
-    saved: SavedGenerator,
+    saved: SavedSampler,
     real: RealImages,
     *,
     n_images: int,
@@ -150,7 +153,7 @@ def with_log_likelihood(
 
 
 def _log_likelihood(
-    saved: SavedGenerator, real: RealImages, *, n_images: int, settings: AisSettings
+    saved: SavedSampler, real: RealImages, *, n_images: int, settings: AisSettings
 ) -> tuple[list[Score], dict[str, Any]]:
     prior, shape = smooth_prior(saved.sampler().prior), saved.image_shape
 

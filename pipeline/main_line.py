@@ -160,7 +160,9 @@ def judged_winner(graph: Graph) -> Judged:
     winner = json.loads((graph.folder("sweep") / "winner.json").read_text())
     return Judged(
         evaluation=evaluation,
-        checks=tuple(quality_checks(evaluation, graph.config.promote.limits)),
+        checks=tuple(
+            quality_checks(evaluation, graph.config.promote.limits, task=graph.config.base.task)
+        ),
         split="valid",
         run_id=winner["run_id"],
     )

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gan.config import PriorConfig
 
 if TYPE_CHECKING:
-    from gan.saved_generator import SavedGenerator
+    from gan.saved_generator import SavedSampler
     from pipeline.artifacts import Lineage
 
 
 def model_card(
-    saved: "SavedGenerator",
+    saved: "SavedSampler",
     *,
     scores: Mapping[str, float],
     lineage: "Lineage",
@@ -42,6 +42,7 @@ def model_card(
         if not name.endswith("_se")
     ]
     return environment.from_string(template).render(
+        conditions=_conditions(saved),
         config=config,
         data=PurePath(config.data.dataset).name,
         draw_z=numpy_draw(config.prior),
@@ -53,6 +54,22 @@ def model_card(
         samples_seed=samples_seed,
         scores=rows,
     )
+
+
+def _conditions(saved: "SavedSampler") -> dict[str, Any] | None:
+    """What the card says of conditions; None where there are none."""
+    from gan.extensions.conditional import SavedConditional
+
+    if not isinstance(saved, SavedConditional):
+        return None
+    rows, n_classes = saved.G.conditions.rows, saved.n_classes
+    width = rows.shape[1]
+    if n_classes is not None:
+        what, example = f"a class from 0 to {n_classes - 1}", str(n_classes - 1)
+    else:
+        what = f"a vector of {width} numbers"
+        example = ",".join(f"{value:.3g}" for value in rows[0].tolist())
+    return {"what": what, "example": example, "width": width, "n_classes": n_classes}
 
 
 def numpy_draw(prior: PriorConfig) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gan.files import new_folder, sha256
 from pipeline.artifacts import MANIFEST, Manifest, load_artifact, plain_name, verify
@@ -260,18 +260,31 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
         import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types.schema import Array
 
-    shape = load_artifact(folder).image_shape
+    from gan.extensions.conditional import SavedConditional
+
+    saved = load_artifact(folder)
+    columns = [ColSpec("long", "n"), ColSpec("long", "seed")]
+    example: dict[str, Any] = {"n": [2], "seed": [0]}
+    code = "served_generator.py"
+    if isinstance(saved, SavedConditional):
+        # A column of lists has a type of its own.
+        kind = "long" if saved.n_classes is not None else Array("double")
+        columns.append(ColSpec(kind, "condition"))
+        row = saved.G.conditions.rows[0].tolist()
+        example["condition"] = [0 if saved.n_classes is not None else row]
+        code = "served_conditional.py"
     mlflow.pyfunc.save_model(
         str(path),
         mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
-        python_model=str(Path(__file__).with_name("served_generator.py")),
+        python_model=str(Path(__file__).with_name(code)),
         artifacts={ARTIFACT: str(folder)},
         signature=ModelSignature(
-            inputs=Schema([ColSpec("long", "n"), ColSpec("long", "seed")]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
+            inputs=Schema(columns),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *saved.image_shape))]),
         ),
-        input_example={"n": [2], "seed": [0]},
+        input_example=example,
         pip_requirements=[
             f"{package}=={installed_version(package).partition('+')[0]}"
             for package in REQUIREMENTS

@@ -67,7 +67,7 @@ SETTING_LABELS = {
 }
 
 
-PICTURES = ("samples", "nearest", "straight", "spherical")
+PICTURES = ("samples", "conditions", "nearest", "straight", "spherical")
 
 
 class Drawing(NamedTuple):

@@ -36,6 +36,8 @@ CHECKED_BY = {
     "authenticity_pixels": "not_copied",
     "copy_share": "not_copied",
     "grey_share": "as_grey",
+    "condition_accuracy": "follows_condition",
+    "condition_accuracy_lowest": "follows_condition",
 }
 """Score -> the check of the gate that judges by it, or by what it sums up."""
 
@@ -59,6 +61,12 @@ class Group:
 
 
 GROUPS = (
+    Group(
+        title="Conditions",
+        reading="Whether samples are of the class that was asked for, by the answers of a "
+        "classifier that took no part in training: the mean over the classes, and the worst one.",
+        good={"condition_accuracy": MORE, "condition_accuracy_lowest": MORE},
+    ),
     Group(
         title="Distances and manifolds",
         reading="How far the samples lie from the data among the features: a distance sums up "

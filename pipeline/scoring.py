@@ -30,14 +30,11 @@ from gan.evaluation.real_images import RealImages
 from gan.evaluation.suite import evaluate, require_pixels
 from gan.files import new_folder
 from gan.randomness import stream_seed
-from gan.saved_generator import (
-    WEIGHTS,
-    SavedGenerator,
-    generator_from_checkpoint,
-    load_generator,
-)
-from pipeline.artifacts import MANIFEST, load_artifact
+from gan.saved_generator import SavedSampler
+from gan.tasks import as_sampler, from_checkpoint, load_sampler
+from pipeline.artifacts import MANIFEST, WEIGHTS, load_artifact
 from pipeline.checks import quality_checks
+from pipeline.condition_scores import condition_picture, with_condition_scores
 from pipeline.errors import ArtifactNotFound, PipelineError
 from pipeline.evaluation import (
     PICTURES,
@@ -158,7 +155,7 @@ def _judge(
     request: Request,
     *,
     seed: int = 0,
-    saved: SavedGenerator | None = None,
+    saved: SavedSampler | None = None,
     n_likelihood_images: int = 0,
     ais: AisSettings | None = None,
 ) -> Judged:
@@ -170,11 +167,12 @@ def _judge(
     evaluation = evaluate(samples, real, seed=seed)
     if saved is not None:
         evaluation = with_path_scores(evaluation, saved.sampler(), real, seed=seed)
+        evaluation = with_condition_scores(evaluation, saved, real, seed=seed)
     if saved is not None and ais is not None and n_likelihood_images:
         evaluation = with_log_likelihood(
             evaluation, saved, real, n_images=n_likelihood_images, settings=ais
         )
-    checks = tuple(quality_checks(evaluation, config.promote.limits))
+    checks = tuple(quality_checks(evaluation, config.promote.limits, task=config.base.task))
     judged = Judged(evaluation=evaluation, checks=checks, split=request.split, run_id=None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -185,6 +183,7 @@ def _judge(
         sample_pictures(folder / PICTURES, samples, train=real.train)
         if saved is not None:
             interpolation_pictures(folder / PICTURES, saved.sampler(), seed=seed)
+            condition_picture(folder / PICTURES, saved, seed=seed)
         if request.keep is not None:
             with new_folder(request.keep.absolute()) as kept:
                 shutil.copytree(folder, kept, dirs_exist_ok=True)
@@ -262,7 +261,7 @@ def _require_files(data: DataConfig, request: Request) -> None:
 
 
 @contextmanager
-def _generator(target: str) -> Iterator[SavedGenerator]:
+def _generator(target: str) -> Iterator[SavedSampler]:
     path = Path(target)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "generator"
@@ -275,7 +274,7 @@ def _generator(target: str) -> Iterator[SavedGenerator]:
                     "or set MLFLOW_TRACKING_URI"
                 )
             download_checkpoint(tracking_uri(), target, folder)
-            yield generator_from_checkpoint(folder)
+            yield as_sampler(from_checkpoint(folder), target)
         elif path.exists():
             raise PipelineError(
                 f"{target} is a file, and a generator is a folder: `gan score {target}` scores "
@@ -288,13 +287,13 @@ def _generator(target: str) -> Iterator[SavedGenerator]:
             yield load_artifact(folder)
 
 
-def _in_folder(folder: Path) -> SavedGenerator:
+def _in_folder(folder: Path) -> SavedSampler:
     if (folder / META).is_file() or (folder / TENSORS).is_file():  # one may have been lost
-        return generator_from_checkpoint(folder)
+        return as_sampler(from_checkpoint(folder), str(folder))
     if (folder / MANIFEST).is_file():
         return load_artifact(folder)
     if (folder / WEIGHTS).is_file():
-        return load_generator(folder)
+        return load_sampler(folder)
     raise PipelineError(
         f"{folder} holds neither a checkpoint ({TENSORS}) nor a generator ({WEIGHTS})"
     )

@@ -19,17 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from pandas import DataFrame
 
 from pipeline.artifacts import load_artifact
-
-MAX_IMAGES = 1_000
-"""Images in one answer; as many of MNIST are 16 MB of JSON, and take a second."""
+from pipeline.served_rows import counts_and_seeds
 
 
 class ServedGenerator(PythonModel):  # type: ignore[misc]
@@ -55,13 +51,7 @@ class ServedGenerator(PythonModel):  # type: ignore[misc]
         Raises:
             MlflowException: with status 400, if there is no image to draw, or too many.
         """
-        counts = model_input["n"].tolist()
-        if not counts or min(counts) < 1 or sum(counts) > MAX_IMAGES:
-            raise MlflowException(
-                f"each n must be >= 1 and all of them together <= {MAX_IMAGES:,}, got {counts}",
-                error_code=INVALID_PARAMETER_VALUE,
-            )
-        rows = zip(counts, model_input["seed"].tolist(), strict=True)
+        rows = counts_and_seeds(model_input)
         return np.concatenate([self._sampler.sample(n, seed).numpy() for n, seed in rows])
 
 

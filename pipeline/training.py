@@ -11,7 +11,7 @@ from gan.config import PipelineConfig, digest, to_dict
 from gan.datasets.splits import load_train_valid
 from gan.files import new_folder
 from gan.objectives import OBJECTIVES
-from gan.saved_generator import generator_from_state, save_generator
+from gan.tasks import from_state, save
 from pipeline.errors import PipelineError
 from pipeline.evaluation import extractors_folder, prepare_extractor
 from pipeline.main_line import WORKSPACES
@@ -51,9 +51,9 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
         raise PipelineError(f"training failed: {result.cause if result else 'it has no result'}")
     folder = ledger.folder / "generator"
     checkpoint = load_checkpoint(ledger.checkpoint_path(0, step=int(result.best["step"])))
-    saved = generator_from_state(checkpoint.tensors, config.base, image_shape=images.image_shape)
+    saved = from_state(checkpoint.tensors, config.base, image_shape=images.image_shape)
     with new_folder(folder) as scratch:
-        save_generator(scratch, saved)
+        save(scratch, saved)
     return {
         "step": result.step,
         "best_step": result.best["step"],

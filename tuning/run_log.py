@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from gan.metric_names import D_LOSS
+from gan.metric_names import IMAGES_SEEN
 from tuning.errors import StoreUnavailableError
 from tuning.outbox import (
     Finish,
@@ -30,7 +30,7 @@ class RunLog:
     The run is found by its tags, or made, when something is first sent: a trial that is retried,
     moved or resumed goes on in its run.  Each step is logged exactly once: a process that starts
     again from an older checkpoint computes steps again, and those that are in the run's history
-    of `d_loss`, or that wait, are passed over.
+    of `images_seen`, or that wait, are passed over.
 
     If MLflow does not answer, training goes on and what was to be logged waits in the outbox; if
     the outbox cannot be written either, see `Outbox`, training goes on all the same.
@@ -65,12 +65,12 @@ class RunLog:
 
         Args:
             step: updates of G; one that was reported before is passed over.
-            metrics: finite values by name, `d_loss` among them.
+            metrics: finite values by name, `images_seen` among them.
             time_ms: when they were read, in milliseconds since 1970 (UTC).
             grid: a PNG.
 
         Raises:
-            ValueError: no `d_loss`, a value that is not finite, a name that is not legal.
+            ValueError: no `images_seen`, a value that is not finite, a name that is not legal.
             FileNotFoundError: `grid` is not there.
             TrackingError: the store refuses the report.
         """
@@ -153,8 +153,8 @@ def deliver(uri: str, outbox: Path) -> int:
 
 def _check_metrics(step: int, metrics: Mapping[str, float]) -> None:
     # Here and not in the store alone, which is asked much later if it does not answer now.
-    if D_LOSS not in metrics:
-        raise ValueError(f"a report must have {D_LOSS}, got {sorted(metrics)} at step {step}")
+    if IMAGES_SEEN not in metrics:
+        raise ValueError(f"a report must have {IMAGES_SEEN}, got {sorted(metrics)} at step {step}")
     for name, value in metrics.items():
         if not _METRIC_NAME.fullmatch(name):
             raise ValueError(f"a metric name must match {_METRIC_NAME.pattern}, got {name!r}")

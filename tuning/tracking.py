@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from gan.metric_names import D_LOSS
+from gan.metric_names import IMAGES_SEEN
 from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.outbox import (
     Finish,
@@ -429,7 +429,7 @@ def _close(
 
 def _last_step(client: "MlflowClient", run_id: str) -> int:
     """The last step in a run's history, or -1."""
-    return max((int(m.step) for m in client.get_metric_history(run_id, D_LOSS)), default=-1)
+    return max((int(m.step) for m in client.get_metric_history(run_id, IMAGES_SEEN)), default=-1)
 
 
 def _has_grid(client: "MlflowClient", run_id: str, step: int) -> bool:

@@ -3,7 +3,6 @@
 The same code runs inside a Ray worker, under `gan train`, and in a test.
 """
 
-import functools
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,39 +11,21 @@ from typing import Any
 
 import torch
 
-from gan.algorithm1 import Progress
 from gan.checkpoint import load_newest, prune_checkpoints, save_checkpoint
-from gan.config import DataConfig, EvaluationConfig, digest, flatten, run_config
-from gan.datasets.images import ImageSet
-from gan.datasets.splits import load_train_valid
+from gan.config import digest, flatten, run_config
 from gan.errors import ConfigError, DivergedError, ScoreError
-from gan.evaluation.features import Extractor, build_extractor
-from gan.evaluation.frechet import frechet_distance
-from gan.metric_names import (
-    D_FAKE_MEAN,
-    D_LOSS,
-    D_REAL_MEAN,
-    FRECHET_DISTANCE_VALID,
-    FRECHET_DISTANCE_VALID_SE,
-    G_LOSS,
-    IMAGES_PER_SECOND,
-    IMAGES_SEEN,
-    LEARNING_RATE,
-    PARZEN_LL_VALID,
-    PARZEN_LL_VALID_SE,
-    PARZEN_SIGMA,
-)
+from gan.metric_names import IMAGES_PER_SECOND, IMAGES_SEEN
 from gan.objectives import OBJECTIVES
-from gan.run import Run, score_samples, unit_pixels
+from gan.run import Report, TrainingRun, is_scored_at
 from gan.sampling import save_png, tile
-from gan.saved_generator import generator_facts
+from gan.saved_generator import Saved
+from gan.tasks import run_facts, task_of
+from gan.validation import Validation, load_data
 from tuning.errors import TuningError
 from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog
 from tuning.tracking import BEST_CHECKPOINT, CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
-
-GRID_IMAGES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +137,14 @@ class _Trial:
         self.folder = self.ledger.trial_folder(spec.index)
         self.log = RunLog(spec.uri, self._identity(), self.folder / "outbox")
         self.journal = _Journal()
-        self.resumable: Run | None = None  # between two steps: what a checkpoint can be taken of
+        # Between two steps: what a checkpoint can be taken of.
+        self.resumable: TrainingRun | None = None
 
     def reports(self) -> Iterator[dict[str, float]]:
-        images, valid_images = load_data(self.cfg.data)
+        images, _ = load_data(self.cfg.data)
         if images.digest != self.spec.tags.get(DATA_TAG, images.digest):
             raise TuningError(f"{self.cfg.data.dataset} is not the file the sweep began with")
-        run = Run(self.cfg, images, device=self.spec.device)
-        valid = unit_pixels(valid_images, device=self.spec.device)
+        run = task_of(self.cfg).start(self.cfg, images, device=self.spec.device)
         checkpoint = load_newest(self.checkpoints)
         if checkpoint is not None:
             run.set_state(checkpoint.tensors)
@@ -179,10 +160,10 @@ class _Trial:
                 progress, seconds=seconds, n_images=progress.images_seen - int(images_seen)
             )
             images_seen = progress.images_seen
-            is_scored = run.is_scored_at(progress.step)
+            is_scored = is_scored_at(self.cfg, progress.step)
             grid = None
             if is_scored:
-                scores, grid = self._score(run, valid)
+                scores, grid = self._score(run.saved())
                 report |= scores
             metrics = {name: value for name, value in report.items() if name != "step"}
             # Logged before it is checkpointed: see RunLog.
@@ -240,40 +221,23 @@ class _Trial:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def _score(self, run: Run, valid: torch.Tensor) -> tuple[dict[str, float], Path]:
-        cfg = self.cfg.evaluation
-        sampler = run.generator().sampler()
-        samples = sampler.sample(cfg.n_samples, seed=self.cfg.seed)
-        grid = self.folder / "samples.png"
-        save_png(tile(samples[:GRID_IMAGES], columns=10), grid, zoom=2)
-        score = score_samples(samples, valid, valid=valid, cfg=cfg)
-        parzen = {
-            PARZEN_LL_VALID: score.mean,
-            PARZEN_LL_VALID_SE: score.standard_error,
-            PARZEN_SIGMA: score.sigma,
-        }
-        scores = parzen | self._feature_scores(samples)
-        self.objective.require(scores)
-        return scores, grid
-
-    def _feature_scores(self, samples: torch.Tensor) -> dict[str, float]:
-        """Scores in the data set's feature space, by metric name, where the objective is one."""
-        if self.objective.metric != FRECHET_DISTANCE_VALID:
-            return {}
-        extractor, valid = feature_space(
-            self.cfg.data, self.cfg.evaluation, Path(self.spec.extractors), self.spec.device
+    def _score(self, saved: Saved) -> tuple[dict[str, float], Path]:
+        validation = Validation(
+            config=self.cfg,
+            metric=self.objective.metric,
+            extractors=Path(self.spec.extractors),
+            device=self.spec.device,
         )
-        points = extractor(samples.float())
-        distance = frechet_distance(valid, points, seed=self.cfg.seed).distance
-        return {
-            FRECHET_DISTANCE_VALID: distance.value,
-            FRECHET_DISTANCE_VALID_SE: distance.standard_error or 0.0,
-        }
+        scored = task_of(self.cfg).score(saved, validation)
+        self.objective.require(scored.scores)
+        grid = self.folder / "samples.png"
+        save_png(tile(scored.picture, columns=scored.columns), grid, zoom=2)
+        return scored.scores, grid
 
-    def _checkpoint(self, run: Run) -> None:
+    def _checkpoint(self, run: TrainingRun) -> None:
         best = best_report(self.journal.history, self.objective)
-        meta = asdict(self.journal) | generator_facts(self.cfg, run.image_shape)
-        step = run.gan.step
+        meta = asdict(self.journal) | run_facts(self.cfg, run.image_shape)
+        step = run.step
         path = save_checkpoint(self.checkpoints, step=step, tensors=run.state(), meta=meta)
         best_step = int(best["step"]) if best else step
         prune_checkpoints(
@@ -306,38 +270,11 @@ class _Trial:
         )
 
 
-@functools.lru_cache(maxsize=1)
-def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
-    """The training and validation images, read once in the life of a reused worker."""
-    return load_train_valid(data)
-
-
-@functools.lru_cache(maxsize=1)
-def feature_space(
-    data: DataConfig, cfg: EvaluationConfig, folder: Path, device: str
-) -> tuple[Extractor, torch.Tensor]:
-    """The extractor of a run, and the features of its validation images, [n, d].
-
-    Args:
-        data: the images.
-        cfg: names the extractor.
-        folder: where an extractor is kept that the package has not; training one takes minutes.
-        device: `cpu` or `cuda`.
-    """
-    train, valid_images = load_data(data)
-    extractor = build_extractor(cfg, data, train, folder=folder, device=device)
-    return extractor, extractor(unit_pixels(valid_images, device=device).float())
-
-
-def _metrics(progress: Progress, *, seconds: float, n_images: int) -> dict[str, float]:
+def _metrics(report: Report, *, seconds: float, n_images: int) -> dict[str, float]:
     return {
-        "step": progress.step,
-        D_LOSS: progress.d_loss,
-        G_LOSS: progress.g_loss,
-        D_REAL_MEAN: progress.d_real_mean,
-        D_FAKE_MEAN: progress.d_fake_mean,
-        LEARNING_RATE: progress.learning_rate,
-        IMAGES_SEEN: progress.images_seen,
+        "step": report.step,
+        **report.metrics(),
+        IMAGES_SEEN: report.images_seen,
         IMAGES_PER_SECOND: n_images / seconds,
     }
 

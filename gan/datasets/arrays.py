@@ -1,6 +1,6 @@
 """From the arrays in which programs store images to the few forms that are used here."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,17 @@ from numpy.typing import NDArray
 from gan.errors import DatasetError
 
 CHANNELS = (1, 3)
+
+
+class RawSet(NamedTuple):
+    """What a file holds, as it is stored."""
+
+    images: NDArray[Any]
+    """n at the front."""
+    labels: NDArray[Any] | None = None
+    """[n]."""
+    conditions: NDArray[Any] | None = None
+    """[n, d]."""
 
 
 def channels_first(array: NDArray[Any]) -> NDArray[Any]:
@@ -82,6 +93,20 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     if labels.ndim != 1 or labels.dtype.kind not in "ui":
         raise DatasetError(f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}")
     return labels.astype(np.int64, copy=False)
+
+
+def as_conditions(conditions: NDArray[Any]) -> NDArray[np.float32]:
+    """Conditions as float32 [n, d]; one number an image becomes d = 1.
+
+    Raises:
+        DatasetError: if they are not numbers.
+    """
+    if conditions.ndim not in (1, 2) or conditions.dtype.kind not in "uif":
+        raise DatasetError(
+            "conditions must be numbers [n] or [n, d], "
+            f"got {conditions.dtype} {list(conditions.shape)}"
+        )
+    return conditions.reshape(len(conditions), -1).astype(np.float32, copy=False)
 
 
 def _require_range(images: NDArray[Any]) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gan.datasets.arrays import as_labels, as_uint8, as_unit_floats, channels_first
+from gan.datasets.arrays import (
+    RawSet,
+    as_conditions,
+    as_labels,
+    as_uint8,
+    as_unit_floats,
+    channels_first,
+)
 from gan.datasets.images import ImageSet
 from gan.datasets.parquet import read_parquet
 from gan.datasets.pictures import stack_pictures
@@ -37,9 +44,10 @@ def read_images(path: Path, *, part: Literal["train", "test"] = "train") -> Imag
     """The image set in an .npz or .parquet file, in the order of the file.
 
     Args:
-        path: an .npz with `images` (or `x_train`, or `x`) and perhaps `labels` (`y_train`, `y`);
-            or a .parquet as `read_parquet` takes it.  Shapes as `channels_first` takes them;
-            pixels are uint8, other integers in 0..255, or floats in [0, 1], which are rounded.
+        path: an .npz with `images` (or `x_train`, or `x`), perhaps `labels` (`y_train`, `y`) and
+            `conditions`; or a .parquet as `read_parquet` takes it.  Shapes as `channels_first`
+            takes them; pixels are uint8, other integers in 0..255, or floats in [0, 1], which are
+            rounded.
         part: for an .npz that holds both: whether `x_train` is read, or `x_test`.
 
     Returns:
@@ -54,15 +62,21 @@ def read_images(path: Path, *, part: Literal["train", "test"] = "train") -> Imag
         with _parsing(), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            images, labels = (
+            images, labels, conditions = (
                 read_parquet(file)
                 if path.suffix == ".parquet"
-                else _read_numpy(file, ("images", f"x_{part}", "x"), ("labels", f"y_{part}", "y"))
+                else _read_numpy(
+                    file,
+                    ("images", f"x_{part}", "x"),
+                    ("labels", f"y_{part}", "y"),
+                    ("conditions", f"conditions_{part}"),
+                )
             )
         return ImageSet(
             images=as_uint8(channels_first(images)),
             labels=None if labels is None else as_labels(labels),
             digest=digest,
+            conditions=None if conditions is None else as_conditions(conditions),
         )
 
 
@@ -83,10 +97,10 @@ def read_samples(path: Path) -> NDArray[np.float32]:
                 images: NDArray[Any] = stack_pictures(_pictures_in(path))
         elif path.suffix == ".parquet":
             with _parsing(), path.open("rb") as file:
-                images, _ = read_parquet(file)
+                images = read_parquet(file).images
         elif path.suffix in (".npy", ".npz"):
             with _parsing(), path.open("rb") as file:
-                images, _ = _read_numpy(file, SAMPLE_KEYS, ())
+                images = _read_numpy(file, SAMPLE_KEYS).images
         else:
             raise DatasetError(
                 "samples are read from a .npy, .npz or .parquet file or a folder of PNG or JPEG "
@@ -96,9 +110,12 @@ def read_samples(path: Path) -> NDArray[np.float32]:
 
 
 def _read_numpy(
-    file: BinaryIO, image_keys: Sequence[str], label_keys: Sequence[str]
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Images and labels, by the first key of each that an .npz has; or the array of a .npy."""
+    file: BinaryIO,
+    image_keys: Sequence[str],
+    label_keys: Sequence[str] = (),
+    condition_keys: Sequence[str] = (),
+) -> RawSet:
+    """Arrays by the first key of each kind that an .npz has; or the array of a .npy as images."""
     head = file.read(max(map(len, NUMPY_MAGIC)))
     if not head.startswith(NUMPY_MAGIC):  # what np.load says of such a file is how to unpickle it
         is_cut = any(magic.startswith(head) for magic in NUMPY_MAGIC)
@@ -107,13 +124,17 @@ def _read_numpy(
     file.seek(0)
     loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
-        return loaded, None
-    images = next((loaded[key] for key in image_keys if key in loaded.files), None)
+        return RawSet(loaded)
+
+    def first(keys: Sequence[str]) -> NDArray[Any] | None:
+        return next((loaded[key] for key in keys if key in loaded.files), None)
+
+    images = first(image_keys)
     if images is None:
         raise DatasetError(
             f"must hold an array named {' or '.join(image_keys)}, got {loaded.files}"
         )
-    return images, next((loaded[key] for key in label_keys if key in loaded.files), None)
+    return RawSet(images, first(label_keys), first(condition_keys))
 
 
 def _pictures_in(folder: Path) -> Iterator[tuple[str, bytes]]:

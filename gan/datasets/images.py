@@ -15,6 +15,7 @@ class ImageSet:
     Attributes:
         images: uint8 [n, channels, height, width], n >= 1.
         labels: int64 [n], or None where the file has none.
+        conditions: real numbers that belong to each image, float32 [n, d] with d >= 1, or None.
         digest: SHA-256 (64 hexadecimal digits) that names the data: of the bytes of the file, or
             of those and the rows, for a part of it.
 
@@ -25,9 +26,12 @@ class ImageSet:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     digest: str
+    conditions: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
+        if self.conditions is not None:
+            _require_conditions(self.conditions, n_images=len(images))
         if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
             raise DatasetError(
                 "images must be uint8 [n, channels, height, width] with n >= 1, "
@@ -53,6 +57,21 @@ class ImageSet:
         """Channels, height and width of each image."""
         _, channels, height, width = self.images.shape
         return channels, height, width
+
+
+def _require_conditions(conditions: NDArray[np.float32], *, n_images: int) -> None:
+    if conditions.dtype != np.float32 or conditions.ndim != 2 or not conditions.shape[1]:
+        raise DatasetError(
+            "conditions must be float32 [n, d] with d >= 1, "
+            f"got {conditions.dtype} {list(conditions.shape)}"
+        )
+    if len(conditions) != n_images:
+        raise DatasetError(
+            "conditions and images must be of one length, "
+            f"got {len(conditions)} conditions and {n_images} images"
+        )
+    if not np.isfinite(conditions).all():
+        raise DatasetError("conditions must be finite, got NaN or infinity")
 
 
 def pixel_mean(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ def read_mnist(split: Literal["train", "test"], *, folder: Path = FOLDER) -> Ima
             f"{path}: must have the SHA-256 {SHA256[split]}, got {digest}: it is altered or cut "
             "short; install the package again"
         )
-    images, labels = read_parquet(pa.BufferReader(content))
+    images, labels, _ = read_parquet(pa.BufferReader(content))
     return ImageSet(
         images=as_uint8(channels_first(images)),
         labels=None if labels is None else as_labels(labels),

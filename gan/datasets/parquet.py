@@ -1,4 +1,4 @@
-"""Parquet columns -> arrays of images and labels."""
+"""Parquet columns -> arrays of images, labels and conditions."""
 
 import math
 from typing import Any, BinaryIO
@@ -9,21 +9,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gan.datasets.arrays import RawSet
 from gan.datasets.pictures import stack_pictures
 from gan.errors import DatasetError
 
 IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMN = "label"
+LABEL_COLUMN, CONDITION_COLUMN = "label", "condition"
 
 SHAPE_KEY = b"image_shape"
 """Schema metadata that gives the shape of a fixed-size binary image, as in `28x28`."""
 
 
-def read_parquet(source: BinaryIO | pa.NativeFile) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The images as they are stored, n at the front, and the labels if there is a column of them.
+def read_parquet(source: BinaryIO | pa.NativeFile) -> RawSet:
+    """The images as they are stored, with labels and conditions if there are columns of them.
 
     The column `image` or `img` holds pixels (fixed-size binary, or nested lists of numbers) or
-    PNG or JPEG pictures (binary, or the struct {bytes, path} that Hugging Face writes).
+    PNG or JPEG pictures (binary, or the struct {bytes, path} that Hugging Face writes); `label`
+    integers, `condition` numbers or lists of numbers.
 
     Args:
         source: an open Parquet file.
@@ -37,10 +39,13 @@ def read_parquet(source: BinaryIO | pa.NativeFile) -> tuple[NDArray[Any], NDArra
     image_column = next((name for name in IMAGE_COLUMNS if name in names), None)
     if image_column is None:
         raise DatasetError(f"must have a column image or img, got {names}")
-    has_labels = LABEL_COLUMN in names
-    table = file.read(columns=[image_column, LABEL_COLUMN] if has_labels else [image_column])
-    images = _read_images(table[image_column], table.schema.metadata or {})
-    return images, _read_labels(table[LABEL_COLUMN]) if has_labels else None
+    others = [name for name in (LABEL_COLUMN, CONDITION_COLUMN) if name in names]
+    table = file.read(columns=[image_column, *others])
+    return RawSet(
+        images=_read_images(table[image_column], table.schema.metadata or {}),
+        labels=_read_numbers(table[LABEL_COLUMN]) if LABEL_COLUMN in others else None,
+        conditions=_read_vectors(table[CONDITION_COLUMN]) if CONDITION_COLUMN in others else None,
+    )
 
 
 def _read_images(column: pa.ChunkedArray, metadata: dict[bytes, bytes]) -> NDArray[Any]:
@@ -54,7 +59,8 @@ def _read_images(column: pa.ChunkedArray, metadata: dict[bytes, bytes]) -> NDArr
         _require_values(column)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return stack_pictures((f"row {row}", cell.as_py()) for row, cell in enumerate(column))
-    return _read_lists(column)
+    kinds = "fixed-size binary, lists of numbers, or encoded pictures"
+    return _read_lists(column, of="images", kinds=kinds)
 
 
 def _read_raw(column: pa.ChunkedArray, shape_text: bytes) -> NDArray[np.uint8]:
@@ -70,15 +76,21 @@ def _read_raw(column: pa.ChunkedArray, shape_text: bytes) -> NDArray[np.uint8]:
     return pixels.reshape(len(array), *shape)
 
 
-def _read_lists(column: pa.ChunkedArray) -> NDArray[Any]:
-    """Nested lists of numbers -> [n, ...]."""
+def _read_lists(column: pa.ChunkedArray, *, of: str, kinds: str) -> NDArray[Any]:
+    """Nested lists of numbers -> [n, ...].
+
+    Args:
+        column: any.
+        of: what it holds, for people.
+        kinds: which kinds of column may hold that.
+    """
     array = column.combine_chunks()
     shape = [len(array)]
     while _is_list(array.type):
         lengths = pc.unique(pc.list_value_length(array)).to_pylist()
         if len(lengths) != 1:
             raise DatasetError(
-                f"lists of pixels must all be of one length, got {min(lengths)} to {max(lengths)}"
+                f"{of}: lists must all be of one length, got {min(lengths)} to {max(lengths)}"
             )
         shape += lengths
         array = array.flatten()
@@ -86,14 +98,17 @@ def _read_lists(column: pa.ChunkedArray) -> NDArray[Any]:
     if len(shape) == 1 or not (
         pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
     ):
-        raise DatasetError(
-            "images must be fixed-size binary, lists of numbers, or encoded pictures, "
-            f"got {column.type}"
-        )
+        raise DatasetError(f"{of} must be {kinds}, got {column.type}")
     return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
-def _read_labels(column: pa.ChunkedArray) -> NDArray[Any]:
+def _read_vectors(column: pa.ChunkedArray) -> NDArray[Any]:
+    if not _is_list(column.type):
+        return _read_numbers(column)
+    return _read_lists(column, of="conditions", kinds="numbers or lists of numbers")
+
+
+def _read_numbers(column: pa.ChunkedArray) -> NDArray[Any]:
     _require_values(column)
     return np.asarray(column.to_numpy())
 
@@ -107,4 +122,4 @@ def _require_values(column: pa.Array | pa.ChunkedArray) -> None:
     if len(column) == 0:
         raise DatasetError("must hold at least one image of at least one pixel, got none")
     if column.null_count:
-        raise DatasetError(f"images, pixels and labels must not be null, got {column.null_count}")
+        raise DatasetError(f"nothing in a column may be null, got {column.null_count}")

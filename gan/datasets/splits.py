@@ -104,5 +104,6 @@ def _rows(whole: ImageSet, start: int, stop: int) -> ImageSet:
     return ImageSet(
         images=whole.images[start:stop],
         labels=None if whole.labels is None else whole.labels[start:stop],
+        conditions=None if whole.conditions is None else whole.conditions[start:stop],
         digest=hashlib.sha256(f"{whole.digest}[{start}:{stop}]".encode()).hexdigest(),
     )

@@ -38,7 +38,12 @@ from gan.metric_names import (
 )
 from gan.randomness import stream_seed
 from gan.run import unit_pixels
-from gan.saved_generator import load_generator
+from gan.tasks import load_sampler
+from pipeline.condition_scores import (
+    condition_picture,
+    parzen_of_each_class,
+    with_condition_scores,
+)
 from pipeline.evaluation import (
     PAIRED,
     PICTURES,
@@ -88,7 +93,7 @@ def run(work: Work) -> None:
     """
     config = work.config.base
     winner = logged_winner(work, stage="evaluate")
-    saved = load_generator(work.inputs["sweep"] / "winner")
+    saved = load_sampler(work.inputs["sweep"] / "winner")
     sample_seed = stream_seed(saved.config.seed, "evaluate") % 2**31
     sampler = saved.sampler()
     samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
@@ -98,9 +103,13 @@ def run(work: Work) -> None:
     real = real_images(config.data, config.evaluation, split="valid", extractors=extractors)
     evaluation = evaluate(samples, real, seed=sample_seed)
     evaluation = with_path_scores(evaluation, sampler, real, seed=sample_seed)
+    evaluation = with_condition_scores(evaluation, saved, real, seed=sample_seed)
     scores = by_metric_name(evaluation, "valid") | _frechet_on_test(samples, test, real)
     # By the released code's protocol, whose standard error is that over images alone.
     scores |= parzen_of_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
+    scores |= parzen_of_each_class(
+        saved, valid=valid, test=test, cfg=config.evaluation, seed=sample_seed
+    )
     facts = {name: getattr(config.evaluation, name) for name in PROTOCOL}
     facts["sample_seed"] = sample_seed
 
@@ -110,6 +119,7 @@ def run(work: Work) -> None:
     (work.out / PICTURES).mkdir()
     sample_pictures(work.out / PICTURES, samples, train=real.train)
     interpolation_pictures(work.out / PICTURES, sampler, seed=sample_seed)
+    condition_picture(work.out / PICTURES, saved, seed=sample_seed)
 
     # The winner's process is over, so this stage is now the one writer of its run.
     uri, run_id = tracking_uri(), winner["run_id"]

@@ -17,7 +17,7 @@ from gan.files import sha256
 from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_SIGMA, PARZEN_SIGMA_FINE
 from gan.objectives import OBJECTIVES
 from gan.run import score_samples
-from gan.saved_generator import WEIGHTS, load_generator
+from gan.tasks import load_sampler, task_of
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
 from pipeline.checks import quality_checks
 from pipeline.errors import StageError
@@ -121,13 +121,13 @@ def _require_same_protocol(work: Work, scores: Mapping[str, float]) -> None:
 def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:
     evaluation, extractor_digest = read_evaluation(work.inputs["evaluate"])
     checks = [finite_scores({k: v for k, v in scores.items() if k not in SETTINGS})]
-    checks += quality_checks(evaluation, work.config.promote.limits)
+    checks += quality_checks(evaluation, work.config.promote.limits, task=work.config.base.task)
     manifest = None if champion is None else verify(work.out / ARTIFACT)
     known = None if manifest is None else manifest.lineage.data_digest
     data = same_data(_data_digest(work), known)
     if not data.passed:
         return run_gate([*checks, data])
-    weights = sha256(work.inputs["sweep"] / "winner" / WEIGHTS)
+    weights = sha256(work.inputs["sweep"] / "winner" / task_of(work.config.base).weights)
     is_champion = manifest is not None and manifest.weights_sha256 == weights
     theirs = None
     if manifest is not None and not is_champion:
@@ -201,7 +201,7 @@ def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]
         data_digest=_data_digest(work),
         git_commit=provenance().get("mlflow.source.git.commit"),
     )
-    saved = load_generator(work.inputs["sweep"] / "winner")
+    saved = load_sampler(work.inputs["sweep"] / "winner")
     on_card = {k: v for k, v in scores.items() if k.removesuffix("_se") in ON_CARD}
     write_artifact(work.out / ARTIFACT, saved=saved, scores=on_card, lineage=lineage)
 

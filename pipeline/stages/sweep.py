@@ -14,7 +14,7 @@ from gan.checkpoint import Checkpoint, load_checkpoint, load_newest
 from gan.config import PipelineConfig, digest
 from gan.errors import CheckpointError
 from gan.objectives import OBJECTIVES, Objective
-from gan.saved_generator import generator_from_state, save_generator
+from gan.tasks import from_state, save
 from pipeline.errors import StageError
 from pipeline.evaluation import extractors_folder, prepare_extractor
 from pipeline.graph import Work
@@ -162,9 +162,9 @@ def write_results(
     (work.out / "winner.json").write_text(json.dumps(lineage, indent=2) + "\n")
     checkpoint = _best_checkpoint(ledger, winner.trial, step=int(best["step"]))
     run = trial_run(work.config, winner.trial, winner.overrides)
-    saved = generator_from_state(checkpoint.tensors, run, image_shape=image_shape)
+    saved = from_state(checkpoint.tensors, run, image_shape=image_shape)
     (work.out / "winner").mkdir()
-    save_generator(work.out / "winner", saved)
+    save(work.out / "winner", saved)
 
 
 def _best_checkpoint(ledger: Ledger, trial: int, *, step: int) -> Checkpoint:

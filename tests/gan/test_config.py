@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gan.config import (
+    ConditionalConfig,
     DataConfig,
     DiscriminatorConfig,
     EvaluationConfig,
@@ -41,6 +42,7 @@ CLASSES = (
     DiscriminatorConfig,
     TrainConfig,
     EvaluationConfig,
+    ConditionalConfig,
     RunConfig,
     SweepConfig,
     PromoteConfig,
@@ -356,6 +358,16 @@ def another(kind, name, value):
     return value + 1 if isinstance(value, int) else value * 0.9 + 0.002
 
 
+EXTENSIONS = {"conditional": ConditionalConfig}
+"""Sections that are not there unless asked for."""
+
+
+def tree_with_all_sections():
+    tree = to_dict(PipelineConfig())
+    tree["base"] |= {name: to_dict(section()) for name, section in EXTENSIONS.items()}
+    return tree
+
+
 def leaves():
     """Dotted path in PipelineConfig and another value of each field."""
     prefixes = {
@@ -371,14 +383,14 @@ def leaves():
         prefix = prefixes.get(kind, f"base.{section}.")
         for field in dataclasses.fields(kind):
             value = getattr(kind(), field.name)
-            if dataclasses.is_dataclass(value):
+            if dataclasses.is_dataclass(value) or field.name in EXTENSIONS:
                 continue
             found[prefix + field.name] = another(kind, field.name, value)
     return found
 
 
 def test_leaves_are_all_settings():
-    default = to_dict(PipelineConfig())
+    default = tree_with_all_sections()
     default["sweep"]["space"] = None
     assert leaves().keys() == flatten(default).keys()
     assert len(leaves()) >= 60
@@ -386,11 +398,19 @@ def test_leaves_are_all_settings():
 
 @pytest.mark.parametrize("path", leaves())
 def test_every_field_changes_the_digest_and_survives_json(path):
-    tree = to_dict(PipelineConfig())
+    tree = tree_with_all_sections()
+    before = load_config(tree)
     set_path(tree, path, leaves()[path])
     cfg = load_config(tree)
-    assert digest(cfg) != digest(PipelineConfig())
+    assert digest(cfg) != digest(before)
     assert load_config(json.loads(json.dumps(to_dict(cfg)))) == cfg
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_a_section_that_is_given_makes_the_task(name):
+    assert RunConfig().task == "generator"
+    assert load_config({"base": {name: {}}}).base.task == name
+    assert load_config({}, [f"{name}={{}}"]).base.task == name
 
 
 def test_digest_is_that_of_the_values_not_of_their_order_or_type():

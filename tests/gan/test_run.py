@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from gan.config import EvaluationConfig
 from gan.evaluation.parzen import PAPER_GRID, choose_sigma, parzen_log_likelihood
-from gan.run import score_samples, unit_pixels
+from gan.run import is_scored_at, score_samples, unit_pixels
 from tests.gan.small import small_images, small_run
 
 
@@ -30,11 +30,11 @@ def test_a_run_shows_d_its_own_images():
 @pytest.mark.parametrize(("step", "is_due"), [(1, False), (4, True), (8, True), (10, True)])
 def test_scores_are_due_every_so_many_steps_and_at_the_end(step, is_due):
     run = small_run(train__n_steps=10)
-    assert run.is_scored_at(step) is is_due
+    assert is_scored_at(run.cfg, step) is is_due
 
 
 def test_the_generator_of_a_run_draws_images_of_its_data():
-    saved = small_run().generator()
+    saved = small_run().saved()
     assert saved.image_shape == (1, 4, 4)
     assert saved.sampler().sample(3, seed=0).shape == (3, 1, 4, 4)
     assert saved.config == small_run().cfg
@@ -66,7 +66,7 @@ def test_window_is_chosen_on_the_first_validation_images_alone():
 def test_scoring_does_not_shift_what_training_draws():
     scored, plain = small_run(), small_run()
     for _ in scored.train():
-        scored.generator().sampler().sample(10, seed=0)
+        scored.saved().sampler().sample(10, seed=0)
     list(plain.train())
     for name, tensor in plain.state().items():
         assert_array_equal(scored.state()[name], tensor)

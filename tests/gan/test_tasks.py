@@ -9,17 +9,11 @@ from torch.testing import assert_close
 
 from gan.checkpoint import load_checkpoint, save_checkpoint
 from gan.errors import CheckpointError
-from gan.saved_generator import (
-    CONFIG,
-    WEIGHTS,
-    empty_generator,
-    generator_facts,
-    generator_from_checkpoint,
-    generator_from_state,
-    load_generator,
-    save_generator,
-)
+from gan.saved_generator import empty_generator
+from gan.tasks import CONFIG, from_checkpoint, from_state, load, run_facts, save, task_of
 from tests.gan.small import small_config, small_run
+
+WEIGHTS = task_of(small_config()).weights
 
 
 @pytest.fixture
@@ -32,12 +26,12 @@ def run():
 
 @pytest.fixture
 def folder(run, tmp_path):
-    save_generator(tmp_path, run.generator())
+    save(tmp_path, run.saved())
     return tmp_path
 
 
 def test_a_generator_is_read_back_bit_for_bit(run, folder):
-    loaded, expected = load_generator(folder), run.generator()
+    loaded, expected = load(folder), run.saved()
     assert loaded.config == run.cfg
     assert loaded.image_shape == (1, 4, 4)
     assert_close(loaded.G.state_dict(), expected.G.state_dict(), rtol=0, atol=0)
@@ -45,7 +39,7 @@ def test_a_generator_is_read_back_bit_for_bit(run, folder):
 
 
 def test_a_loaded_generator_is_frozen_and_in_evaluation_mode(folder):
-    G = load_generator(folder).G
+    G = load(folder).G
     assert not G.training
     assert not any(p.requires_grad for p in G.parameters())
 
@@ -64,8 +58,8 @@ def test_a_checkpoint_gives_the_generator_that_the_run_would_sample(average_deca
     list(run.train())
     path = save_checkpoint(tmp_path, step=4, tensors=run.state(), meta={})
     state = load_checkpoint(path).tensors
-    saved = generator_from_state(state, run.cfg, image_shape=(1, 4, 4))
-    assert_close(saved.G.state_dict(), run.generator().G.state_dict(), rtol=0, atol=0)
+    saved = from_state(state, run.cfg, image_shape=(1, 4, 4))
+    assert_close(saved.G.state_dict(), run.saved().G.state_dict(), rtol=0, atol=0)
     assert not saved.G.training
 
 
@@ -79,7 +73,7 @@ def test_an_empty_generator_has_the_shape_of_its_configuration():
 
 def refuse(folder, reason):
     with pytest.raises(CheckpointError, match=f"holds no whole generator: .*{reason}") as caught:
-        load_generator(folder)
+        load(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -130,7 +124,7 @@ def checkpoint(run, tmp_path):
     """The run's checkpoint, with what a trial keeps beside the tensors."""
 
     def write(**meta):
-        facts = generator_facts(run.cfg, (1, 4, 4)) | meta
+        facts = run_facts(run.cfg, (1, 4, 4)) | meta
         facts = {name: value for name, value in facts.items() if value is not None}
         return save_checkpoint(tmp_path / "checkpoints", step=4, tensors=run.state(), meta=facts)
 
@@ -138,7 +132,7 @@ def checkpoint(run, tmp_path):
 
 
 def test_a_checkpoint_says_by_itself_whose_it_is(run, checkpoint):
-    found, expected = generator_from_checkpoint(checkpoint(best={"step": 3})), run.generator()
+    found, expected = from_checkpoint(checkpoint(best={"step": 3})), run.saved()
     assert (found.config, found.image_shape) == (run.cfg, (1, 4, 4))
     assert_close(found.G.state_dict(), expected.G.state_dict(), rtol=0, atol=0)
     assert not any(p.requires_grad for p in found.G.parameters())
@@ -146,14 +140,14 @@ def test_a_checkpoint_says_by_itself_whose_it_is(run, checkpoint):
 
 
 def test_facts_are_json_and_those_of_a_saved_generator(run, folder):
-    facts = generator_facts(run.cfg, (1, 4, 4))
+    facts = run_facts(run.cfg, (1, 4, 4))
     assert json.loads((folder / CONFIG).read_text()) == json.loads(json.dumps(facts)) == facts
 
 
 @pytest.mark.parametrize("name", ["run", "image_shape"])
 def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(checkpoint, name):
     with pytest.raises(CheckpointError, match=f"does not say whose it is: no '{name}'"):
-        generator_from_checkpoint(checkpoint(**{name: None}))
+        from_checkpoint(checkpoint(**{name: None}))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +164,7 @@ def test_a_checkpoint_that_does_not_fit_its_facts_is_refused_on_one_line(
     checkpoint, change, reason
 ):
     with pytest.raises(CheckpointError, match="holds no whole generator: ") as caught:
-        generator_from_checkpoint(checkpoint(**change))
+        from_checkpoint(checkpoint(**change))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -180,4 +174,4 @@ def test_a_damaged_checkpoint_is_refused(checkpoint):
     weights = path / "state.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"is damaged: state\.safetensors has another SHA"):
-        generator_from_checkpoint(path)
+        from_checkpoint(path)

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 from torch.testing import assert_close
 
-import gan.saved_generator
+import gan.tasks
 from gan.config import PriorConfig, digest
 from gan.sampling import tile
 from pipeline import artifacts
@@ -82,8 +82,8 @@ def test_manifest_says_what_the_artifact_is(written):
 
 
 def test_names_of_files_are_those_of_the_saved_generator():
-    assert artifacts.WEIGHTS == gan.saved_generator.WEIGHTS
-    assert artifacts.CONFIG == gan.saved_generator.CONFIG
+    assert artifacts.WEIGHTS == gan.tasks.TASKS["generator"].weights
+    assert artifacts.CONFIG == gan.tasks.CONFIG
 
 
 def test_picture_shows_the_first_hundred_samples_of_seed_0(written):

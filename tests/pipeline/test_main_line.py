@@ -23,14 +23,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gan import validation as validation_module
 from gan.checkpoint import load_checkpoint
-from gan.saved_generator import (
-    SavedGenerator,
-    empty_generator,
-    generator_from_state,
-    load_generator,
-    save_generator,
-)
+from gan.saved_generator import SavedGenerator, empty_generator
+from gan.tasks import from_state, load, save
 from pipeline import main_line
 from pipeline.artifacts import verify
 from pipeline.progress import SweepTally
@@ -38,7 +34,6 @@ from pipeline.registry import current_champion
 from pipeline.settings import resolve
 from tests.pipeline.commands import gan_process, spawn
 from tests.pipeline.tiny_run import bright_squares, write_images, write_settings
-from tuning import trial as trial_module
 from tuning.ledger import Ledger
 
 STAGES = ("data", "sweep", "evaluate", "promote", "report")
@@ -232,7 +227,7 @@ def test_fetched_generator_draws_the_same_images_bit_for_bit(inside, gan, tmp_pa
             output = str(tmp_path / f"{i}.{suffix}")
             answer = gan("sample", source, "-n", "5", "--seed", "3", "-o", output)
             assert answer.status == 0
-    expected = load_generator(inside.runs / "sweep" / "winner").sampler().sample(5, 3).numpy()
+    expected = load(inside.runs / "sweep" / "winner").sampler().sample(5, 3).numpy()
     for i in range(len(sources)):
         np.testing.assert_array_equal(np.load(tmp_path / f"{i}.npy"), expected)
     assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(sources))}) == 1
@@ -388,7 +383,7 @@ class Winner:
         G.output_bias.fill_(self.brightness)
         (work.out / "winner").mkdir()
         saved = SavedGenerator(G=G, config=work.config.base, image_shape=(1, 8, 8))
-        save_generator(work.out / "winner", saved)
+        save(work.out / "winner", saved)
 
 
 @pytest.fixture
@@ -650,7 +645,7 @@ def test_train_alone_is_a_run_without_parent_in_which_it_goes_on(
     assert "mlflow.parentRunId" not in run.data.tags
     steps = [m.step for m in client.get_metric_history(run.info.run_id, "d_loss")]
     assert sorted(steps) == [10, 20, 30, 40, 50, 60]
-    generator = load_generator(Path(json.loads(answer.out)["generator"]))
+    generator = load(Path(json.loads(answer.out)["generator"]))
     assert generator.sampler().sample(2, 0).shape == (2, 1, 8, 8)
 
 
@@ -693,18 +688,18 @@ def test_train_keeps_the_generator_that_is_best_by_the_objective(
     gan, here, monkeypatch, objective, best
 ):
     distances, parzen = iter([70.0, 30.0, 50.0]), iter([-1.0, -2.0, -3.0])
-    score = trial_module.score_samples
+    score = validation_module.score_samples
 
     def lower_and_lower(*args, **settings):
         scored = score(*args, **settings)
         likelihood = torch.full_like(scored.log_likelihood, next(parzen))
         return dataclasses.replace(scored, log_likelihood=likelihood)
 
-    def distance(trial, samples):
+    def distance(samples, validation):
         return {"frechet_distance_valid": next(distances), "frechet_distance_valid_se": 0.5}
 
-    monkeypatch.setattr(trial_module, "score_samples", lower_and_lower)
-    monkeypatch.setattr(trial_module._Trial, "_feature_scores", distance)
+    monkeypatch.setattr(validation_module, "score_samples", lower_and_lower)
+    monkeypatch.setattr(validation_module, "feature_scores", distance)
     answer = gan("train", "tiny.yaml", "--set", f"sweep.objective={objective}", "--json")
     result = json.loads(answer.out)
     assert (result["best_step"], result[objective]) == (best, {40: 30.0, 20: -1.0}[best])
@@ -714,8 +709,8 @@ def test_train_keeps_the_generator_that_is_best_by_the_objective(
     pictures = [
         saved.sampler().sample(2, seed=0)
         for saved in (
-            load_generator(Path(result["generator"])),
-            generator_from_state(tensors, cfg, image_shape=(1, 8, 8)),
+            load(Path(result["generator"])),
+            from_state(tensors, cfg, image_shape=(1, 8, 8)),
         )
     ]
     assert torch.equal(*pictures)
@@ -724,7 +719,7 @@ def test_train_keeps_the_generator_that_is_best_by_the_objective(
 @pytest.mark.mlflow
 def test_training_by_another_objective_is_another_training(gan, here, mlflow_store, monkeypatch):
     scores = {"frechet_distance_valid": 5.0, "frechet_distance_valid_se": 0.5}
-    monkeypatch.setattr(trial_module._Trial, "_feature_scores", lambda trial, samples: scores)
+    monkeypatch.setattr(validation_module, "feature_scores", lambda samples, validation: scores)
     results = [
         json.loads(gan("train", "tiny.yaml", "--set", f"sweep.objective={name}", "--json").out)
         for name in ("parzen_ll_valid", "frechet_distance_valid")

@@ -87,7 +87,8 @@ NAMES = (
     "copying_c_t authenticity outlier_share copying_z_pixels authenticity_pixels "
     "copy_share "
     "classifier_test_accuracy nearest_test_accuracy nearest_test_accuracy_real "
-    "nearest_test_accuracy_samples grey_share ais_ll ais_ll_lower ais_ll_upper ais_ll_gap"
+    "nearest_test_accuracy_samples grey_share condition_accuracy condition_accuracy_lowest "
+    "ais_ll ais_ll_lower ais_ll_upper ais_ll_gap"
 ).split() + [
     f"path_{name}_{kind}"
     for kind in ("straight", "spherical")
@@ -537,7 +538,7 @@ def test_scores_that_the_gate_judges_by_are_open_and_the_others_closed(full):
     closed = re.findall(
         r"<details>\s*<summary>\d+ (?:more )?scores?.*?</details>", full.source, re.S
     )
-    assert len(closed) == len(GROUPS)
+    assert len(closed) == len([group for group in GROUPS if set(group.good) - set(CHECKED_BY)])
     hidden = [name for name in NAMES if any(f"<code>{name}</code>" in part for part in closed)]
     assert sorted(hidden) == sorted(set(NAMES) - set(CHECKED_BY))
 

@@ -6,12 +6,8 @@ import torch
 
 from gan.checkpoint import save_checkpoint
 from gan.config import load_config
-from gan.saved_generator import (
-    SavedGenerator,
-    empty_generator,
-    generator_facts,
-    save_generator,
-)
+from gan.saved_generator import SavedGenerator, empty_generator
+from gan.tasks import run_facts, save
 from tests.pipeline.tiny_run import SETTINGS
 
 SHAPE = (1, 8, 8)
@@ -30,12 +26,12 @@ def untrained(*assignments: str) -> SavedGenerator:
 def write_folder(folder: Path, saved: SavedGenerator) -> Path:
     """As `gan train` leaves it."""
     folder.mkdir()
-    save_generator(folder, saved)
+    save(folder, saved)
     return folder
 
 
 def write_checkpoint(folder: Path, saved: SavedGenerator, **meta: object) -> Path:
     """As a trial leaves it: the tensors of G under `G/`."""
     tensors = {f"G/{name}": tensor for name, tensor in saved.G.state_dict().items()}
-    facts = generator_facts(saved.config, saved.image_shape)
+    facts = run_facts(saved.config, saved.image_shape)
     return save_checkpoint(folder, step=7, tensors=tensors, meta=facts | meta)

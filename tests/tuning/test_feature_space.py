@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import tuning.trial
+import gan.validation
+from gan.checkpoint import load_newest
 from gan.config import run_config, to_dict
 from gan.datasets.splits import load_train_valid
 from gan.evaluation.frechet import frechet_distance
 from gan.metric_names import FRECHET_DISTANCE_VALID, FRECHET_DISTANCE_VALID_SE
 from gan.run import unit_pixels
-from gan.saved_generator import generator_from_state
+from gan.tasks import from_state
 from tests.tuning.tiny_sweeps import tiny_config, write_images
 from tuning.ledger import Ledger, trial_run
 from tuning.tracking import prepare_store
@@ -38,10 +39,10 @@ def extractors(monkeypatch):
         made.append((Projection(), folder))
         return made[-1][0]
 
-    monkeypatch.setattr(tuning.trial, "build_extractor", build_extractor)
-    tuning.trial.feature_space.cache_clear()
+    monkeypatch.setattr(gan.validation, "build_extractor", build_extractor)
+    gan.validation._feature_space.cache_clear()
     yield made
-    tuning.trial.feature_space.cache_clear()
+    gan.validation._feature_space.cache_clear()
 
 
 def spec_of(config, folder, store):
@@ -77,10 +78,8 @@ def test_a_trial_reports_the_distance_of_its_samples_to_the_validation_images(
 
     run = run_config(spec.run)
     (last,) = [r for r in scored if r["step"] == 40]
-    checkpoint = tuning.trial.load_newest(
-        Ledger(tmp_path / "tiny").trial_folder(0) / "checkpoints"
-    )
-    saved = generator_from_state(checkpoint.tensors, run, image_shape=(1, 8, 8))
+    checkpoint = load_newest(Ledger(tmp_path / "tiny").trial_folder(0) / "checkpoints")
+    saved = from_state(checkpoint.tensors, run, image_shape=(1, 8, 8))
     samples = saved.sampler().sample(100, seed=run.seed)
     _, valid = load_train_valid(run.data)
     expected = frechet_distance(

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from gan import metric_names
-from gan.metric_names import D_LOSS
+from gan.metric_names import IMAGES_SEEN
 from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog, deliver
@@ -88,7 +88,7 @@ def identity(experiment: str, **fields: object) -> RunIdentity:
 
 def report(log: RunLog, step: int, grid: Path | None = None, *, time_ms: int = 0) -> None:
     """A report whose values depend on its step alone, as those of a deterministic trial do."""
-    metrics = {D_LOSS: 1 / step, "g_loss": 2 / step}
+    metrics = {IMAGES_SEEN: 1 / step, "g_loss": 2 / step}
     log.report(step, metrics, time_ms=time_ms or 1_000_000 + step, grid=grid)
 
 
@@ -97,7 +97,9 @@ def query(uri: str, sql: str, *values: object) -> list[tuple]:
         return connection.execute(sql, values).fetchall()
 
 
-def history(uri: str, run_id: str | None, metric: str = D_LOSS) -> list[tuple[int, float, int]]:
+def history(
+    uri: str, run_id: str | None, metric: str = IMAGES_SEEN
+) -> list[tuple[int, float, int]]:
     """(step, value, time) in the order in which they were written."""
     sql = (
         "SELECT step, value, timestamp FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY rowid"
@@ -376,12 +378,12 @@ def test_grids_lie_on_the_step_slider(mlflow_store, new_log, grid):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_value_that_is_not_finite_is_refused(value, new_log, mlflow_store):
     with pytest.raises(ValueError, match=r"metric g_loss must be finite, got .* at step 7"):
-        new_log().report(7, {D_LOSS: 1.0, "g_loss": value}, time_ms=1)
+        new_log().report(7, {IMAGES_SEEN: 1.0, "g_loss": value}, time_ms=1)
     assert query(mlflow_store, "SELECT * FROM runs") == []
 
 
-def test_a_report_without_d_loss_is_refused(new_log):
-    with pytest.raises(ValueError, match=r"must have d_loss, got \['g_loss'\] at step 7"):
+def test_a_report_that_does_not_count_images_is_refused(new_log):
+    with pytest.raises(ValueError, match=r"must have images_seen, got \['g_loss'\] at step 7"):
         new_log().report(7, {"g_loss": 1.0}, time_ms=1)
 
 
@@ -390,7 +392,7 @@ def test_an_illegal_metric_name_is_refused_even_during_an_outage(new_log, outage
     report(log, 1)
     outage.start()
     with pytest.raises(ValueError, match=r"metric name must match .* got 'D\(G\(z\)\)'"):
-        log.report(2, {D_LOSS: 1.0, "D(G(z))": 0.5}, time_ms=1)
+        log.report(2, {IMAGES_SEEN: 1.0, "D(G(z))": 0.5}, time_ms=1)
     assert log.pending() == 0
 
 
@@ -573,7 +575,7 @@ run = RunIdentity(experiment_id=experiment, sweep="s", trial=trial, run_name=tri
                   params={"a": 1}, tags={})
 log = RunLog(uri, run, Path(folder) / trial)
 for step in range(1, 31):
-    metrics = {"d_loss": 1 / step} | {f"m{i}": float(step * i) for i in range(5)}
+    metrics = {"images_seen": 1 / step} | {f"m{i}": float(step * i) for i in range(5)}
     log.report(step, metrics, time_ms=1_000_000 + step)
     assert log.pending() == 0, step
 log.finish("FINISHED", tags={})

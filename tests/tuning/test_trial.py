@@ -17,12 +17,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from gan import validation as validation_module
 from gan.checkpoint import list_checkpoints, load_checkpoint
 from gan.config import PipelineConfig, to_dict
 from gan.errors import CheckpointError, DatasetError
 from gan.evaluation.parzen import ParzenScore, parzen_score
 from gan.metric_names import D_LOSS, IMAGES_PER_SECOND, PARZEN_LL_VALID
-from gan.saved_generator import generator_from_state
+from gan.run import Run
+from gan.tasks import from_state
 from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import tiny_config, write_images
 from tuning import trial as trial_module
@@ -181,7 +183,7 @@ def test_the_scores_are_of_the_validation_images_alone(whole, images):
     report = whole.ledger.result(0).history[-1]
     run = trial_run(whole.config, 0, {"train.d_steps": 2})
     checkpoint = load_checkpoint(whole.ledger.checkpoint_path(0, step=40))
-    saved = generator_from_state(checkpoint.tensors, run, image_shape=(1, 8, 8))
+    saved = from_state(checkpoint.tensors, run, image_shape=(1, 8, 8))
     samples = saved.sampler().sample(100, seed=run.seed)
     valid = torch.from_numpy(np.load(images)["images"][200:, None] / 255)
     score = parzen_score(valid, samples, sigma=report["parzen_sigma"])
@@ -297,13 +299,13 @@ def test_the_rate_of_a_resumed_trial_counts_its_own_images_alone(sweep, monkeypa
 
 def give_scores(monkeypatch: pytest.MonkeyPatch, *given: float) -> None:
     """Let the scores be these, one after the other."""
-    score, values = trial_module.score_samples, iter(given)
+    score, values = validation_module.score_samples, iter(given)
 
     def scripted(*args: Any, **settings: Any) -> ParzenScore:
         scored = score(*args, **settings)
         return replace(scored, log_likelihood=torch.full((100,), next(values)))
 
-    monkeypatch.setattr(trial_module, "score_samples", scripted)
+    monkeypatch.setattr(validation_module, "score_samples", scripted)
 
 
 def test_killed_before_its_best_checkpoint_was_uploaded_it_uploads_it_later(sweep, monkeypatch):
@@ -338,11 +340,11 @@ def give_distances(monkeypatch: pytest.MonkeyPatch, *given: float) -> None:
     """Let the distances be these, one after the other."""
     values = iter(given)
 
-    def scripted(trial: Any, samples: torch.Tensor) -> dict[str, float]:
+    def scripted(samples: torch.Tensor, validation: Any) -> dict[str, float]:
         assert samples.shape == (100, 1, 8, 8)
         return {DISTANCE: next(values), f"{DISTANCE}_se": 0.5}
 
-    monkeypatch.setattr(trial_module._Trial, "_feature_scores", scripted)
+    monkeypatch.setattr(validation_module, "feature_scores", scripted)
 
 
 @pytest.mark.parametrize(("objective", "best"), [(DISTANCE, 20), (PARZEN_LL_VALID, 10)])
@@ -391,7 +393,7 @@ def test_a_trial_that_is_not_scored_by_the_objective_fails_and_is_not_tried_agai
     new_sweep, monkeypatch, scores, cause
 ):
     sweep = new_sweep(f"sweep.objective={DISTANCE}")
-    monkeypatch.setattr(trial_module._Trial, "_feature_scores", lambda trial, samples: scores)
+    monkeypatch.setattr(validation_module, "feature_scores", lambda samples, validation: scores)
     assert sweep.run() == [5]
     result = sweep.ledger.result(0)
     assert [result.status, result.is_final, result.best] == ["failed", True, None]
@@ -411,14 +413,14 @@ def test_a_diverging_trial_is_recorded_with_its_cause_and_not_tried_again(sweep)
 
 def test_a_trial_whose_samples_are_no_numbers_any_more_is_not_tried_again(sweep, monkeypatch):
     """The losses of the step before can still be finite."""
-    state = trial_module.Run.generator
+    state = Run.saved
 
     def overflown(run: Any) -> Any:
         for parameter in run.gan.G.parameters():
             parameter.data.fill_(torch.nan)
         return state(run)
 
-    monkeypatch.setattr(trial_module.Run, "generator", overflown)
+    monkeypatch.setattr(Run, "saved", overflown)
     assert sweep.run() == [5]
     result = sweep.ledger.result(0)
     assert [result.status, result.is_final] == ["failed", True]
@@ -570,7 +572,7 @@ def test_ctrl_c_in_the_middle_of_a_step_leaves_it_to_be_resumed(whole, sweep, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_module, "score_samples", ctrl_c)
+        patch.setattr(validation_module, "score_samples", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             sweep.run()
     assert sweep.ledger.result(0) is None

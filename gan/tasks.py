@@ -1,0 +1,176 @@
+"""What a run can train: the paper's GAN, or one of its extensions; how each is saved and read.
+
+    task = task_of(config)
+    run = task.start(config, images, device="cpu")
+    for report in run.train(): ...
+    save(folder, run.saved())
+
+A folder holds weights as safetensors and `config.json`: the run, and the shape of its images.
+Nothing in it is ever unpickled.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from gan.checkpoint import load_checkpoint
+from gan.config import RunConfig, run_config, to_dict
+from gan.errors import CheckpointError, ConfigError, DatasetError
+from gan.extensions import conditional
+from gan.run import Run, TrainingRun
+from gan.saved_generator import (
+    ImageShape,
+    Saved,
+    SavedSampler,
+    generator_from_weights,
+    generator_weights,
+)
+from gan.validation import Scored, Validation, score_generator
+
+CONFIG = "config.json"
+
+UNFIT = (ValueError, KeyError, TypeError, RuntimeError, ConfigError, DatasetError)
+"""What is raised by settings that are not valid, and by weights that do not fit them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One thing that a run can train.
+
+    Attributes:
+        weights: file name of the weights.
+        start: configuration, training images, device -> the run at step 0.
+        weights_of: training state, configuration -> the tensors that are kept.
+        read: tensors that were kept, configuration, shape of an image -> what was saved.
+        score: what was saved, on validation images.
+    """
+
+    weights: str
+    start: Callable[..., TrainingRun]
+    weights_of: Callable[[Mapping[str, Tensor], RunConfig], dict[str, Tensor]]
+    read: Callable[[Mapping[str, Tensor], RunConfig, ImageShape], Saved]
+    score: Callable[[Any, Validation], Scored]
+
+
+TASKS = {
+    "generator": Task(
+        weights="generator.safetensors",
+        start=Run,
+        weights_of=generator_weights,
+        read=generator_from_weights,
+        score=score_generator,
+    ),
+    "conditional": Task(
+        weights="generator.safetensors",
+        start=functools.partial(Run, build=conditional.players),
+        weights_of=generator_weights,
+        read=conditional.from_weights,
+        score=score_generator,
+    ),
+}
+"""By `RunConfig.task`."""
+
+
+def task_of(config: RunConfig) -> Task:
+    """What a configuration trains."""
+    return TASKS[config.task]
+
+
+def save(folder: Path, saved: Saved) -> None:
+    """Write the weights and `config.json` into an existing folder."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in saved.tensors().items()}
+    (folder / task_of(saved.config).weights).write_bytes(safetensors.torch.save(tensors))
+    facts = run_facts(saved.config, saved.image_shape)
+    (folder / CONFIG).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def run_facts(config: RunConfig, image_shape: ImageShape) -> dict[str, Any]:
+    """What the weights do not say, as JSON values; a checkpoint has it, too."""
+    return {"image_shape": list(image_shape), "run": to_dict(config)}
+
+
+def from_state(
+    state: Mapping[str, Tensor], config: RunConfig, *, image_shape: ImageShape
+) -> Saved:
+    """What would be saved of a run in this state.
+
+    Args:
+        state: as from `TrainingRun.state`, or a checkpoint's tensors.
+        config: the run that the state is of.
+        image_shape: (channels, height, width).
+    """
+    task = task_of(config)
+    return task.read(task.weights_of(state, config), config, image_shape)
+
+
+def from_checkpoint(path: Path) -> Saved:
+    """What would be saved of a trial at a checkpoint.
+
+    Raises:
+        CheckpointError: if it is damaged, or does not say whose it is.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        config, image_shape = _parse_facts(checkpoint.meta)
+        return from_state(checkpoint.tensors, config, image_shape=image_shape)
+    except KeyError as error:
+        raise CheckpointError(f"checkpoint {path} does not say whose it is: no {error}") from error
+    except UNFIT as error:
+        raise CheckpointError(
+            f"checkpoint {path} holds no whole generator: {_line(error)}"
+        ) from error
+
+
+def load(folder: Path) -> Saved:
+    """Read what `save` wrote, on the CPU.
+
+    Raises:
+        CheckpointError: if a file is missing or cut short, or the config is not valid, or the
+            weights do not fit it.
+    """
+    try:
+        config, image_shape = _parse_facts(json.loads((folder / CONFIG).read_text()))
+        task = task_of(config)
+        return task.read(safetensors.torch.load_file(folder / task.weights), config, image_shape)
+    except (OSError, SafetensorError, *UNFIT) as error:
+        raise CheckpointError(f"{folder} holds no whole generator: {_line(error)}") from error
+
+
+def load_sampler(folder: Path) -> SavedSampler:
+    """As `load`, of what draws images.
+
+    Raises:
+        CheckpointError: as `load`, or if it draws none.
+    """
+    return as_sampler(load(folder), str(folder))
+
+
+def as_sampler(saved: Saved, name: str) -> SavedSampler:
+    """What was saved, as something that draws images.
+
+    Args:
+        saved: of any task.
+        name: where it comes from, for people.
+
+    Raises:
+        CheckpointError: if it draws none.
+    """
+    if not hasattr(saved, "sampler"):
+        raise CheckpointError(f"{name} draws no images: it is of the task {saved.config.task}")
+    return cast(SavedSampler, saved)
+
+
+def _parse_facts(facts: Mapping[str, Any]) -> tuple[RunConfig, ImageShape]:
+    channels, height, width = facts["image_shape"]
+    return run_config(facts["run"]), (channels, height, width)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())  # torch lists what does not fit on many lines
