@@ -310,6 +310,8 @@ class PipelineConfig:
     """What every trial shares; paths of `sweep.space` and of `--set` lie in here."""
     sweep: SweepConfig = SweepConfig()
     promote: PromoteConfig = PromoteConfig()
+    extensions: tuple[str, ...] = ()
+    """Presets of extensions that are run on the same images once the generator is promoted."""
 
 
 def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) -> PipelineConfig:

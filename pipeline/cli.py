@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-STAGES = ("data", "sweep", "evaluate", "promote", "report")
+STAGES = ("data", "sweep", "evaluate", "promote", "extend", "report")
 FAILED, USAGE, REFUSED = 1, 2, 3
 SCORED_BY = ("data", "evaluation", "promote")
 """Groups of settings that decide how samples in a file are scored and judged."""
@@ -54,6 +54,10 @@ Assignments = Annotated[
         "--set", metavar="PATH=VALUE", help="Change one setting; may be given several times."
     ),
 ]
+First = Annotated[
+    str | None, typer.Option("--from", metavar="STAGE", help="Run again from this stage on.")
+]
+Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="End with this stage.")]
 Json = Annotated[bool, typer.Option("--json", help="End stdout with one line of JSON.")]
 Split = Annotated[
     str, typer.Option(help="valid, or test: never choose anything by a score on test.")
@@ -95,18 +99,14 @@ state = _State()
 def run(  # noqa: PLR0917 - Typer turns each into an option
     source: Source = "quick",
     assignments: Assignments = None,
-    first: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Run again from this stage on.")
-    ] = None,
-    last: Annotated[
-        str | None, typer.Option("--to", metavar="STAGE", help="End with this stage.")
-    ] = None,
+    first: First = None,
+    last: Last = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be run, and change nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run all stages: data, sweep, evaluate, promote, report.
+    """Run all stages: data, sweep, evaluate, promote, extend (if `extensions` names any), report.
 
     A stage is skipped where nothing that it depends on has changed; a sweep that was cut short
     goes on.
@@ -160,6 +160,32 @@ def _stage_command(name: str, text: str) -> None:
 
 _stage_command("data", "Read the images of a configuration and record which they are.")
 _stage_command("promote", "Ask the gate, and make the winner the champion if it agrees.")
+
+
+@app.command()
+def extend(
+    source: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="An extension: conditional. Or a YAML file.")
+    ],
+    assignments: Assignments = None,
+    first: First = None,
+    last: Last = None,
+    as_json: Json = False,
+) -> None:
+    """Run one of the paper's extensions: all its stages, from data to report.
+
+    It is a run like that of the generator: a sweep if it has a space, tracked, and promoted as a
+    model of its own. The setting `extensions` of `gan run` has the same done after promotion.
+
+    Example: gan extend conditional --set train.n_steps=2000
+    """
+    from pipeline.extensions import extension_config
+
+    _require_stages(first, last)
+    config = extension_config(source, assignments or ())
+    _run_config(config, first=first, last=last, as_json=as_json)
+
+
 _stage_command("report", "Write the report of a sweep as one HTML page.")
 
 
@@ -366,13 +392,21 @@ def _run_config(
     from pipeline.progress import SweepTally
     from tuning.sweep import planned_trials
 
-    tally = SweepTally(
-        n_trials=planned_trials(config),
-        n_steps=config.base.train.n_steps,
-        objective=OBJECTIVES[config.sweep.objective],
-    )
+    def tally(swept: "PipelineConfig") -> SweepTally:
+        return SweepTally(
+            n_trials=planned_trials(swept),
+            n_steps=swept.base.train.n_steps,
+            objective=OBJECTIVES[swept.sweep.objective],
+        )
+
+    _require_extensions(config, first, last)
     with _display() as display:
-        graph = main_line(config, watcher=display.watcher(tally), resume=resume)
+        graph = main_line(
+            config,
+            watcher=display.watcher(tally(config)),
+            watch=lambda extension: display.watcher(tally(extension)),
+            resume=resume,
+        )
         if "evaluate" in (stage.name for stage in graph.selected(first=first, last=last)):
             require_test_images(config)
         outcomes = []
@@ -383,7 +417,7 @@ def _run_config(
         _show_judged(judged_winner(graph), as_json=False)
     result = summary(graph, outcomes)
     _show(result, as_json=as_json)
-    if result.get("outcome") == "refused":
+    if "refused" in (result.get("outcome"), *result.get("extensions", {}).values()):
         raise PromotionRefused(refusals(graph))
 
 
@@ -446,6 +480,17 @@ def _require_stages(first: str | None, last: str | None) -> None:
             raise _usage(f"{option} takes one of {', '.join(STAGES)}, got {stage}")
     if first and last and STAGES.index(last) < STAGES.index(first):
         raise _usage(f"--to {last} comes before --from {first}")
+
+
+def _require_extensions(config: "PipelineConfig", *stages: str | None) -> None:
+    """Refuse extensions that there are not, before anything is run."""
+    from pipeline.extensions import config_within, extensions
+
+    for name in config.extensions:
+        config_within(config, name)
+    if "extend" in stages and not config.extensions:
+        known = ", ".join(extensions())
+        raise _usage(f"there is no stage extend without extensions: set extensions=[{known}]")
 
 
 def _usage(problem: str) -> Exception:

@@ -1,8 +1,9 @@
-"""The stages of `gan run`: data -> sweep -> evaluate -> promote -> report."""
+"""The stages of `gan run`: data -> sweep -> evaluate -> promote -> (extend ->) report."""
 
+import dataclasses
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from gan.errors import DatasetError
 from pipeline.checks import quality_checks
 from pipeline.errors import PipelineError
 from pipeline.evaluation import HEADLINE, Judged, read_evaluation
+from pipeline.extensions import EXTENSIONS, config_within
 from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
-from pipeline.stages import data, evaluate, promote, report, sweep
+from pipeline.stages import data, evaluate, extend, promote, report, sweep
 from tuning.ledger import Ledger, identity
 from tuning.sweep import Watcher
 from tuning.tracking import tracking_uri
@@ -25,13 +27,18 @@ SHOWN = tuple(f"{name}{end}" for name in HEADLINE for end in ("", "_se"))
 
 
 def main_line(
-    config: PipelineConfig, *, watcher: Watcher | None = None, resume: str | None = None
+    config: PipelineConfig,
+    *,
+    watcher: Watcher | None = None,
+    watch: Callable[[PipelineConfig], Watcher] | None = None,
+    resume: str | None = None,
 ) -> Graph:
     """The graph of a configuration, with its workspace under `runs` in the working folder.
 
     Args:
         config: what to run.
         watcher: told of every report of the sweep.
+        watch: makes the watcher of an extension's sweep.
         resume: name of the sweep that must be gone on with; None: whichever has these settings.
     """
     stages = (
@@ -70,14 +77,37 @@ def main_line(
             run=promote.run,
             is_settled=promote.is_settled,
         ),
+        *_extend(config, watch),
         Stage(
             name="report",
-            needs=("sweep", "evaluate", "promote"),
+            needs=("sweep", "evaluate", "promote", *(["extend"] if config.extensions else [])),
             settings=to_dict,
             run=report.run,
         ),
     )
     return Graph(stages, config, WORKSPACES / config.name)
+
+
+def _extend(
+    config: PipelineConfig, watch: Callable[[PipelineConfig], Watcher] | None
+) -> list[Stage]:
+    """The stage of the extensions, where there are any."""
+    if not config.extensions:
+        return []
+
+    def line(extension: PipelineConfig) -> Graph:
+        return main_line(extension, watcher=watch(extension) if watch else None)
+
+    return [
+        Stage(
+            name="extend",
+            needs=("data", "promote"),
+            settings=lambda c: {name: to_dict(config_within(c, name)) for name in c.extensions},
+            run=extend.stage(line),
+            is_settled=lambda folder: extend.is_settled(line, config),
+            reads=lambda c: (*_test_file(c), *_extractor_file(c)),
+        )
+    ]
 
 
 def require_test_images(config: PipelineConfig) -> None:
@@ -149,6 +179,9 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         artifact = folders["promote"] / promote.ARTIFACT
         if artifact.is_dir():
             result |= {"generator": str(artifact), "samples": str(artifact / "samples.png")}
+    if "extend" in folders:
+        told = json.loads((folders["extend"] / EXTENSIONS).read_text())
+        result["extensions"] = {extension["task"]: extension["outcome"] for extension in told}
     if "report" in folders:
         result["report"] = str(folders["report"] / report.PAGE)
     return result
@@ -169,6 +202,14 @@ def judged_winner(graph: Graph) -> Judged:
 
 
 def refusals(graph: Graph) -> list[Check]:
-    """The checks of the gate that the winner did not pass."""
-    promotion = json.loads((graph.folder("promote") / promote.PROMOTION).read_text())
-    return [Check(**check) for check in promotion["checks"] if not check["passed"]]
+    """The checks of the gate that the winner, or that of an extension, did not pass."""
+    asked = {"": json.loads((graph.folder("promote") / promote.PROMOTION).read_text())}
+    if graph.config.extensions:
+        told = json.loads((graph.folder("extend") / EXTENSIONS).read_text())
+        asked |= {f"{extension['task']}: ": extension for extension in told}
+    return [
+        dataclasses.replace(Check(**check), name=f"{whose}{check['name']}")
+        for whose, promotion in asked.items()
+        for check in promotion["checks"]
+        if not check["passed"]
+    ]

@@ -10,6 +10,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -67,6 +68,14 @@ SETTING_LABELS = {
 }
 
 
+EXTENSION_TEXTS = {
+    "conditional": (
+        "Conditional GAN, p(x | c)",
+        "Ten samples of a condition in each row, in the order in which they came.",
+    ),
+}
+"""Task -> title of an extension, and what its picture shows."""
+
 PICTURES = ("samples", "conditions", "nearest", "straight", "spherical")
 
 
@@ -89,6 +98,8 @@ def render_report(
     pictures: Mapping[str, bytes],
     best_trial: int | None,
     mlflow_hint: str,
+    extensions: Sequence[Mapping[str, Any]] = (),
+    extension_pictures: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """The report as an HTML page.
 
@@ -104,6 +115,8 @@ def render_report(
             `spherical.png`, each as of `pipeline.evaluation_pictures`; any may be missing.
         best_trial: number of the winner; None: no trial has a score.
         mlflow_hint: the command that opens MLflow on the store in use.
+        extensions: what came out of each extension, as `pipeline.stages.extend` writes it.
+        extension_pictures: their pictures, PNG files by name.
 
     Raises:
         ValueError: if `best_trial` is no trial with a score, or a picture is not a PNG file.
@@ -152,8 +165,27 @@ def render_report(
         preset=_yaml(_differences(config, to_dict(PipelineConfig()))),
         train_options=_train_options(winner) if winner else "",
         mlflow_hint=mlflow_hint,
+        extensions=[_extension(told, extension_pictures) for told in extensions],
         version=__version__,
     )
+
+
+def _extension(told: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    """An extension as the page shows it: its title, picture and the scores that are told."""
+    scores = told["scores"]
+    rows = [
+        (name, value, scores.get(f"{name}_se"))
+        for name, value in scores.items()
+        if not name.endswith("_se")
+    ]
+    title, caption = EXTENSION_TEXTS[told["task"]]
+    return {
+        **told,
+        "title": title,
+        "caption": caption,
+        "rows": rows,
+        "picture": _picture(told["picture"], pictures[told["picture"]]),
+    }
 
 
 def varied_settings(trials: Sequence[Trial]) -> list[str]:

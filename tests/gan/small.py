@@ -1,10 +1,13 @@
 """Runs small enough for a test: pictures of 4 x 4 pixels and nets of a few units."""
 
+import dataclasses
+
 import numpy as np
 
 from gan.config import RunConfig, with_overrides
 from gan.datasets.images import ImageSet
-from gan.run import Run
+from gan.run import Run, TrainingRun
+from gan.tasks import task_of
 
 N_PIXELS = 16
 
@@ -40,3 +43,25 @@ def small_images(n: int = 30, *, seed: int = 0) -> ImageSet:
 def small_run(**overrides: object) -> Run:
     """A small run at step 0, on the CPU."""
     return Run(small_config(**overrides), small_images(), device="cpu")
+
+
+EXTENSIONS = {
+    "conditional": {"conditional": {}},
+    "conditional_vectors": {"conditional": {"on": "vectors", "scale": 0.5}},
+}
+"""Every extension, and every kind of it, as settings."""
+
+
+def labelled_images(n: int = 30, *, seed: int = 0) -> ImageSet:
+    """The same pictures, of three classes, with two numbers beside each."""
+    plain = small_images(n, seed=seed)
+    numbers = np.random.default_rng(seed).random((n, 2), dtype=np.float32)
+    labels = np.arange(n, dtype=np.int64) % 3
+    return dataclasses.replace(plain, labels=labels, conditions=numbers)
+
+
+def start_extension(name: str, **overrides: object) -> TrainingRun:
+    """A small run of an extension at step 0, on the CPU."""
+    paths = {key.replace("__", "."): value for key, value in overrides.items()}
+    config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS[name] | paths)
+    return task_of(config).start(config, labelled_images(), device="cpu")

@@ -24,6 +24,7 @@ from tuning.errors import SweepInterrupted
 COMMANDS = [
     "data",
     "evaluate",
+    "extend",
     "fetch",
     "promote",
     "report",
@@ -130,7 +131,7 @@ def test_dry_run_says_what_would_be_run_and_changes_nothing(gan, here):
     before = sorted(here.rglob("*"))
     answer = gan("run", "tiny.yaml", "--set", "train.n_steps=7", "--dry-run", "--json")
     plan = json.loads(answer.out)
-    assert plan["stages"] == dict.fromkeys(cli.STAGES, "run")
+    assert plan["stages"] == dict.fromkeys((s for s in cli.STAGES if s != "extend"), "run")
     assert plan["config"]["base"]["train"]["n_steps"] == 7
     assert sorted(here.rglob("*")) == before
     answer = gan("run", "tiny.yaml", "--to", "sweep", "--dry-run")
@@ -142,7 +143,26 @@ def test_dry_run_says_what_would_be_run_and_changes_nothing(gan, here):
 
 
 def test_stages_of_the_command_are_those_of_the_pipeline(here):
-    assert tuple(s.name for s in main_line.main_line(resolve("tiny.yaml")).stages) == cli.STAGES
+    config = resolve("tiny.yaml", ["extensions=[conditional]"])
+    assert tuple(s.name for s in main_line.main_line(config).stages) == cli.STAGES
+
+
+def test_extensions_are_a_stage_where_there_are_any(gan, here):
+    stages = tuple(s.name for s in main_line.main_line(resolve("tiny.yaml")).stages)
+    assert stages == tuple(s for s in cli.STAGES if s != "extend")
+    answer = gan("run", "tiny.yaml", "--from", "extend")
+    assert answer.status == 2
+    assert "no stage extend without extensions: set extensions=[conditional]" in answer.err
+
+
+def test_an_extension_that_is_not_there_is_refused_before_anything_is_run(gan, here):
+    answer = gan("run", "tiny.yaml", "--set", "extensions=[conditonal]")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == "error: there is no preset conditonal; did you mean conditional?\n"
+    answer = gan("extend", "tiny.yaml")
+    assert answer.status == 2
+    assert answer.err == "error: tiny.yaml trains no extension; extensions are conditional\n"
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.parametrize(

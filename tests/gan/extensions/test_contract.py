@@ -1,0 +1,118 @@
+"""What every extension promises as a run.  Kinds: contract, invariance (resume)."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from gan.checkpoint import load_checkpoint, save_checkpoint
+from gan.config import Task, run_config, to_dict
+from gan.errors import CheckpointError
+from gan.metric_names import IMAGES_SEEN
+from gan.tasks import CONFIG, TASKS, from_checkpoint, from_state, load, run_facts, save, task_of
+from tests.gan.small import EXTENSIONS, start_extension
+
+ALL = pytest.mark.parametrize("name", EXTENSIONS)
+
+
+def test_every_task_but_the_generator_is_in_this_suite():
+    assert set(TASKS) == set(Task.__args__)
+    tested = {start_extension(name).saved().config.task for name in EXTENSIONS}
+    assert tested == set(TASKS) - {"generator"}
+
+
+@ALL
+def test_configuration_survives_json(name):
+    config = start_extension(name).saved().config
+    assert run_config(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@ALL
+def test_reports_are_finite_and_count_steps(name):
+    reports = list(start_extension(name).train())
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    for report in reports:
+        assert report.images_seen == 8 * report.step
+        assert report.metrics()
+        assert all(math.isfinite(value) for value in report.metrics().values())
+        assert IMAGES_SEEN not in report.metrics()
+
+
+@ALL
+def test_same_seed_same_run_and_another_seed_another(name):
+    runs = [start_extension(name, seed=seed) for seed in (0, 0, 1)]
+    for run in runs:
+        list(run.train())
+    one, same, other = (run.saved().tensors() for run in runs)
+    assert_close(one, same, rtol=0, atol=0)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@ALL
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    name, optimizer, average_decay, tmp_path
+):
+    settings = {
+        "train__optimizer": optimizer,
+        "train__average_decay": average_decay,
+        "generator__batch_norm": True,
+        "train__n_steps": 8,
+        "train__report_every": 2,
+        "evaluation__score_every": 8,
+    }
+    whole, half = start_extension(name, **settings), start_extension(name, **settings)
+    expected = list(whole.train())
+    reports = list(itertools.islice(half.train(), 2))
+    path = save_checkpoint(tmp_path, step=half.step, tensors=half.state(), meta={})
+    resumed = start_extension(name, **settings)
+    resumed.set_state(load_checkpoint(path).tensors)
+    assert resumed.step == 4
+    reports += list(resumed.train())
+    assert reports == expected
+    assert_close(resumed.state(), whole.state(), rtol=0, atol=0)
+
+
+@ALL
+def test_what_is_saved_is_read_back_bit_for_bit(name, tmp_path):
+    run = start_extension(name, train__average_decay=0.9)
+    list(run.train())
+    saved = run.saved()
+    save(tmp_path, saved)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [CONFIG, task_of(saved.config).weights]
+    )
+    loaded = load(tmp_path)
+    assert type(loaded) is type(saved)
+    assert (loaded.config, loaded.image_shape) == (saved.config, (1, 4, 4))
+    assert_close(loaded.tensors(), saved.tensors(), rtol=0, atol=0)
+
+
+@ALL
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_a_checkpoint_gives_what_the_run_would_save(name, average_decay, tmp_path):
+    run = start_extension(name, train__average_decay=average_decay)
+    list(run.train())
+    saved = run.saved()
+    meta = run_facts(saved.config, saved.image_shape)
+    path = save_checkpoint(tmp_path, step=4, tensors=run.state(), meta=meta)
+    found = from_checkpoint(path)
+    assert_close(found.tensors(), saved.tensors(), rtol=0, atol=0)
+    state = load_checkpoint(path).tensors
+    again = from_state(state, saved.config, image_shape=(1, 4, 4))
+    assert_close(again.tensors(), saved.tensors(), rtol=0, atol=0)
+
+
+@ALL
+def test_weights_of_another_task_are_refused(name, tmp_path):
+    saved = start_extension(name).saved()
+    save(tmp_path, saved)
+    facts = json.loads((tmp_path / CONFIG).read_text())
+    plain = facts | {"run": facts["run"] | dict.fromkeys(["conditional"])}
+    (tmp_path / CONFIG).write_text(json.dumps(plain))
+    with pytest.raises(CheckpointError, match="holds no whole generator"):
+        load(tmp_path)
