@@ -253,6 +253,7 @@ def _log_model(client: "MlflowClient", folder: Path, *, run_id: str) -> "LoggedM
 def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None:
     """Write the `python_function` model; not by `log_model`, which goes by the global store."""
     import numpy as np
+    import pandas as pd
 
     with warnings.catch_warnings():
         # At its first import MLflow warns of type hints of its own.
@@ -266,7 +267,7 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
 
     saved = load_artifact(folder)
     columns = [ColSpec("long", "n"), ColSpec("long", "seed")]
-    example: dict[str, Any] = {"n": [2], "seed": [0]}
+    example: Any = {"n": [2], "seed": [0]}
     code = "served_generator.py"
     if isinstance(saved, SavedConditional):
         # A column of lists has a type of its own.
@@ -274,6 +275,8 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
         columns.append(ColSpec(kind, "condition"))
         row = saved.G.conditions.rows[0].tolist()
         example["condition"] = [0 if saved.n_classes is not None else row]
+        if saved.n_classes is None:  # as a mapping, a list in a column is taken for a column
+            example = pd.DataFrame(example)
         code = "served_conditional.py"
     mlflow.pyfunc.save_model(
         str(path),

@@ -14,6 +14,8 @@ LENIENT = {
     "max_near_repeats": 1.0,
     "min_authenticity": 0.0,
     "max_grey_ratio": 1e9,
+    "min_condition_accuracy": 0.0,
+    "min_class_accuracy": 0.0,
     "allow_unavailable": True,
 }
 """Limits of the gate that any samples pass."""
@@ -52,14 +54,26 @@ SETTINGS = {
 }
 
 
+N_EXTRACTOR_STEPS = 200
+"""Minibatches until a classifier tells the two classes apart."""
+N_VALID = 200
+"""Validation images of a labelled set: so many, because a classifier's features are many."""
+
+
 def bright_squares(n: int, seed: int) -> np.ndarray:
     """Images [n, 8, 8] uint8 of a bright square or a bright bar on dark noise."""
+    images, _ = squares_and_bars(n, seed)
+    return images
+
+
+def squares_and_bars(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same with their classes [n] int64: 0 of a bar, 1 of a square."""
     rng = np.random.default_rng(seed)
     images = 60 * rng.random((n, 8, 8))
     is_square = rng.random(n) < 0.5
     images[is_square, 2:6, 2:6] += 150
     images[~is_square, :, 3:5] += 150
-    return images.astype(np.uint8)
+    return images.astype(np.uint8), is_square.astype(np.int64)
 
 
 def write_images(folder: Path, *, has_test: bool = True) -> None:
@@ -67,6 +81,29 @@ def write_images(folder: Path, *, has_test: bool = True) -> None:
     np.savez(folder / "train.npz", images=bright_squares(400, 1))
     if has_test:
         np.savez(folder / "test.npz", images=bright_squares(120, 2))
+
+
+def write_labelled_images(folder: Path) -> None:
+    """Write train.npz and test.npz with classes and, as a vector of conditions, these again."""
+    for name, n, seed in (("train", 500, 1), ("test", 200, 2)):
+        images, labels = squares_and_bars(n, seed)
+        conditions = np.stack([labels, 1 - labels], 1).astype(np.float32)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels, conditions=conditions)
+
+
+def write_extension(folder: Path, name: str, section: dict[str, object]) -> None:
+    """Write NAME.yaml: a run as tiny.yaml has it, of an extension and one trial."""
+    changes = {
+        "data": SETTINGS["base"]["data"] | {"n_valid": N_VALID},
+        # Long enough for both classes to be there.
+        "train": SETTINGS["base"]["train"] | {"n_steps": 600, "learning_rate": 0.003},
+        "evaluation": SETTINGS["base"]["evaluation"]
+        | {"score_every": 300, "extractor_steps": N_EXTRACTOR_STEPS},
+    }
+    base = SETTINGS["base"] | changes | section
+    settings = SETTINGS | {"name": name, "base": base, "sweep": {"n_trials": 1}}
+    settings["promote"] = SETTINGS["promote"] | {"model": name}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
 
 
 def write_settings(folder: Path) -> None:
