@@ -1,11 +1,13 @@
 """Every preset: what it says of itself, and that it says no more than it must (contract)."""
 
+import json
 import shlex
 from importlib.resources import files
 
 import pytest
 
 from gan.config import PipelineConfig, flatten, read_yaml, to_dict
+from pipeline.extensions import extensions
 from pipeline.settings import presets, resolve
 from tests.pipeline.commands import parse
 from tuning.sweep import check_sweep
@@ -55,3 +57,12 @@ def test_preset_varies_k_dropout_and_the_prior(preset):
         "discriminator.dropout_hidden",
         "prior.kind",
     }
+
+
+@pytest.mark.parametrize("name", extensions())
+def test_settings_of_an_extension_can_be_swept(name):
+    section = to_dict(getattr(resolve(name).base, resolve(name).base.task))
+    assert section
+    for setting, value in section.items():
+        space = f"sweep.space.{name}.{setting}.choice=[{json.dumps(value)}]"
+        assert check_sweep(resolve(name, [space])).keys() == {f"{name}.{setting}"}
