@@ -345,6 +345,7 @@ def another(kind, name, value):
         "space": {"prior.dim": {"choice": [3]}},
         "hidden": [30, 20],
         "extractor": "package.module:function",
+        "extensions": ["conditional"],
     }
     hint = get_type_hints(kind)[name]
     if name in special:
