@@ -134,7 +134,7 @@ def test_a_value_of_another_kind_is_told_in_words_of_the_settings(assignment, pr
         ),
         ({"base": {"trian": {}}}, "base.trian: unknown setting; did you mean train?"),
         ({"swep": {}}, "swep: unknown setting; did you mean sweep?"),
-        ({"zzz": 1}, "zzz: unknown setting; known: name, base, sweep, promote"),
+        ({"zzz": 1}, "zzz: unknown setting; known: name, base, sweep, promote, extensions"),
     ],
 )
 def test_a_misspelt_key_gets_the_nearest_name(settings, problem):
