@@ -311,7 +311,8 @@ class PipelineConfig:
     sweep: SweepConfig = SweepConfig()
     promote: PromoteConfig = PromoteConfig()
     extensions: tuple[str, ...] = ()
-    """Presets of extensions that are run on the same images once the generator is promoted."""
+    """Presets (or YAML files) of extensions that are run on the same images behind the generator,
+    whether or not the gate promoted it."""
 
 
 def load_config(settings: Mapping[str, Any], assignments: Iterable[str] = ()) -> PipelineConfig:
@@ -439,6 +440,7 @@ def field_names(kind: type) -> list[str]:
 _PLAINER = {
     "dataclass_type": "must be a mapping of settings",
     "dict_type": "must be a mapping",
+    "tuple_type": "must be a list, as [a, b]",
 }
 """Problems of which pydantic speaks in terms of Python."""
 

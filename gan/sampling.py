@@ -18,6 +18,36 @@ NOISE_BLOCK = 1000
 """Draws of z at a time.  Another size would change the images that a seed gives."""
 
 
+class Rows(Protocol):
+    """Something rows can be drawn from."""
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """N independent rows, [n, d]."""
+        ...
+
+
+def draw_in_blocks(source: Rows, n: int, rng: torch.Generator) -> Tensor:
+    """N rows [n, d], drawn in blocks of one size, so that the first do not depend on n.
+
+    Raises:
+        ValueError: n is less than 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be >= 1, got {n}")
+    blocks = [source.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))]
+    return torch.cat(blocks)[:n]
+
+
+def require_evaluation_mode(G: Player) -> None:
+    """Refuse to sample a net that would drop units, and normalise by its minibatch.
+
+    Raises:
+        ValueError: G is in training mode.
+    """
+    if G.training:
+        raise ValueError("G must be in evaluation mode, got a net in training mode")
+
+
 class Sampler(Protocol):
     """Whatever can be scored: a GAN, a baseline, an extension, a fetched artifact."""
 
@@ -64,8 +94,7 @@ class GeneratorSampler:
         image_shape: tuple[int, int, int],
         batch_size: int = 1000,
     ) -> None:
-        if G.training:
-            raise ValueError("G must be in evaluation mode, got a net in training mode")
+        require_evaluation_mode(G)
         self.G, self.prior, self.image_shape, self.batch_size = G, prior, image_shape, batch_size
 
     @torch.no_grad()  # not inference_mode: a classifier may be trained on the samples
@@ -75,11 +104,8 @@ class GeneratorSampler:
         z comes from the stream "samples" of `seed`, in blocks of one size whatever is asked for,
         so that the first images depend on neither n nor `batch_size`.
         """
-        if n < 1:
-            raise ValueError(f"n must be >= 1, got {n}")
         rng = stream(seed, "samples", next(self.G.parameters()).device)
-        blocks = [self.prior.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))]
-        return self.decode(torch.cat(blocks)[:n])
+        return self.decode(draw_in_blocks(self.prior, n, rng))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

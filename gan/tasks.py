@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
+from gan.datasets.images import ImageSet
 from gan.errors import CheckpointError, ConfigError, DatasetError
 from gan.extensions import conditional
 from gan.run import Run, TrainingRun
@@ -50,6 +51,7 @@ class Task:
         weights_of: training state, configuration -> the tensors that are kept.
         read: tensors that were kept, configuration, shape of an image -> what was saved.
         score: what was saved, on validation images.
+        require: refuses training images that it cannot be trained on, by a DatasetError.
     """
 
     weights: str
@@ -57,6 +59,7 @@ class Task:
     weights_of: Callable[[Mapping[str, Tensor], RunConfig], dict[str, Tensor]]
     read: Callable[[Mapping[str, Tensor], RunConfig, ImageShape], Saved]
     score: Callable[[Any, Validation], Scored]
+    require: Callable[[ImageSet, RunConfig], None] | None = None
 
 
 TASKS = {
@@ -73,6 +76,7 @@ TASKS = {
         weights_of=generator_weights,
         read=conditional.from_weights,
         score=score_generator,
+        require=conditional.require_conditions,
     ),
 }
 """By `RunConfig.task`."""

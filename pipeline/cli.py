@@ -46,7 +46,8 @@ _ENVIRONMENT = {
 }
 
 Source = Annotated[
-    str, typer.Argument(help="Name of a preset (quick, mnist), or path of a YAML file.")
+    str,
+    typer.Argument(help="Name of a preset (quick, mnist, conditional), or path of a YAML file."),
 ]
 Assignments = Annotated[
     list[str] | None,
@@ -175,7 +176,7 @@ def extend(
     """Run one of the paper's extensions: all its stages, from data to report.
 
     It is a run like that of the generator: a sweep if it has a space, tracked, and promoted as a
-    model of its own. The setting `extensions` of `gan run` has the same done after promotion.
+    model of its own. The setting `extensions` of `gan run` has the same done behind the generator.
 
     Example: gan extend conditional --set train.n_steps=2000
     """
@@ -418,7 +419,7 @@ def _run_config(
     result = summary(graph, outcomes)
     _show(result, as_json=as_json)
     if "refused" in (result.get("outcome"), *result.get("extensions", {}).values()):
-        raise PromotionRefused(refusals(graph))
+        raise PromotionRefused(refusals(graph, outcomes))
 
 
 def _split(text: str) -> "SplitName":
@@ -460,6 +461,7 @@ def _show_plan(
     _require_stages(first, last)
     config = resolve(source, assignments or ())
     check_sweep(config)
+    _require_extensions(config, first, last)
     plan = {
         stage: "run" if would_run else "skip"
         for stage, would_run in main_line(config).plan(first=first, last=last).items()
@@ -483,14 +485,14 @@ def _require_stages(first: str | None, last: str | None) -> None:
 
 
 def _require_extensions(config: "PipelineConfig", *stages: str | None) -> None:
-    """Refuse extensions that there are not, before anything is run."""
-    from pipeline.extensions import config_within, extensions
+    """Refuse what no run could come to an end with, before anything is run."""
+    from pipeline.extensions import extensions, require_extensions, require_images
 
-    for name in config.extensions:
-        config_within(config, name)
     if "extend" in stages and not config.extensions:
         known = ", ".join(extensions())
         raise _usage(f"there is no stage extend without extensions: set extensions=[{known}]")
+    require_images(config)
+    require_extensions(config)
 
 
 def _usage(problem: str) -> Exception:

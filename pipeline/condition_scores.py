@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from gan.config import EvaluationConfig
-from gan.errors import ScoreError
 from gan.evaluation.condition_accuracy import NO_CLASSES, condition_accuracy
 from gan.evaluation.real_images import RealImages
-from gan.evaluation.suite import Evaluation
+from gan.evaluation.suite import NO_LABELS, Evaluation
 from gan.extensions.conditional import SavedConditional
 from gan.metric_names import PARZEN_LL_TEST_BALANCED, PARZEN_LL_TEST_BALANCED_SE
 from gan.run import score_samples
@@ -20,6 +19,7 @@ from gan.saved_generator import SavedSampler
 PART = "condition"
 N_OF_EACH = 1_000
 """Samples of each class, as of Mirza and Osindero (2014)."""
+MAX_CLASSES = 20
 PICTURE = "conditions.png"
 N_IN_PICTURE = 100
 
@@ -37,17 +37,18 @@ def with_condition_scores(
     """
     if not isinstance(saved, SavedConditional):
         return evaluation
-    if saved.n_classes is None or real.log_probabilities is None:
-        return dataclasses.replace(
-            evaluation, unavailable=evaluation.unavailable | {PART: NO_CLASSES}
-        )
-    asked, samples = samples_of_each_class(saved, seed=seed)
-    answers = real.log_probabilities(samples).argmax(1)
-    try:
-        found = condition_accuracy(asked, answers, names=real.class_names)
-    except ScoreError as error:
-        unavailable = evaluation.unavailable | {PART: str(error)}
+    classify = real.log_probabilities
+    if saved.n_classes is None or classify is None or saved.n_classes != len(real.class_names):
+        unavailable = evaluation.unavailable | {PART: _why_not(saved, real)}
         return dataclasses.replace(evaluation, unavailable=unavailable)
+    rows = saved.G.conditions.rows
+    asked = torch.arange(len(rows)).repeat_interleave(N_OF_EACH)
+    # A class at a time: all together they may be many.  Each has z of its own.
+    answers = [
+        classify(saved.sampler().sample_given(row.expand(N_OF_EACH, -1), seed + k)).argmax(1)
+        for k, row in enumerate(rows)
+    ]
+    found = condition_accuracy(asked, torch.cat(answers), names=real.class_names)
     scores = {score.name: score for score in (found.accuracy, found.lowest)}
     details = {
         "n_of_each": N_OF_EACH,
@@ -61,25 +62,30 @@ def with_condition_scores(
     )
 
 
+def _why_not(saved: SavedConditional, real: RealImages) -> str:
+    if saved.n_classes is None:
+        return NO_CLASSES
+    if real.log_probabilities is None:
+        return NO_LABELS
+    return f"the generator knows {saved.n_classes} classes, the images {len(real.class_names)}"
+
+
 def parzen_of_each_class(
     saved: SavedSampler, *, valid: Tensor, test: Tensor, cfg: EvaluationConfig, seed: int
 ) -> dict[str, float]:
     """The Parzen score of Mirza and Osindero (2014): of as many samples of each class, on test.
 
-    Empty for a generator without classes.
+    Empty for a generator without classes, and for one of so many that the scores of others do not
+    compare.
     """
     if not isinstance(saved, SavedConditional) or saved.n_classes is None:
         return {}
-    _, samples = samples_of_each_class(saved, seed=seed)
+    if saved.n_classes > MAX_CLASSES:
+        return {}
+    rows = saved.G.conditions.rows.repeat_interleave(N_OF_EACH, 0)
+    samples = saved.sampler().sample_given(rows, seed)
     score = score_samples(samples, test, valid=valid, cfg=cfg)
     return {PARZEN_LL_TEST_BALANCED: score.mean, PARZEN_LL_TEST_BALANCED_SE: score.standard_error}
-
-
-def samples_of_each_class(saved: SavedConditional, *, seed: int) -> tuple[Tensor, Tensor]:
-    """`N_OF_EACH` samples of each class: the class of each, int64 [n], and the images."""
-    rows = saved.G.conditions.rows
-    asked = torch.arange(len(rows)).repeat_interleave(N_OF_EACH)
-    return asked, saved.sampler().sample_given(rows[asked], seed)
 
 
 def condition_picture(folder: Path, saved: SavedSampler, *, seed: int) -> None:

@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Iterable
 
 from gan.config import PipelineConfig
-from gan.errors import ConfigError
+from gan.errors import ConfigError, DatasetError
 from pipeline.settings import presets, resolve
 
 EXTENSIONS = "extensions.json"
 """What came out of each, in the folder of the stage `extend`."""
+
+SHARED = ("n_samples", "n_sigma_images", "extractor", "extractor_steps")
+"""Settings of evaluation that decide what a score is, so that those of both runs compare."""
 
 GENERATOR = "generator"
 """The task of the paper's own GAN."""
@@ -41,22 +44,19 @@ def extension_config(source: str, assignments: Iterable[str] = ()) -> PipelineCo
 def config_within(parent: PipelineConfig, name: str) -> PipelineConfig:
     """The configuration of an extension as a stage of another run.
 
-    It has the images, the device, the settings of evaluation and the seed of the parent, and names
-    of its own: of the run of `quick` they are `quick-conditional`, of a registered model
-    `mnist-generator` it is `mnist-conditional`.
+    It has the images, the device, the seed and the settings of evaluation of the parent (but for
+    `score_every`, `chunk` and `keep_checkpoints`), its objective and GPUs of a trial, and names of
+    its own: of the run of `quick` they are `quick-conditional`, of a registered model
+    `mnist-generator` it is `mnist-conditional`.  All else is as the preset or file has it.
 
     Raises:
-        ConfigError: as `extension_config`.
+        ConfigError: as `extension_config`, or if it has extensions in its turn.
     """
     config = extension_config(name)
+    if config.extensions:
+        raise ConfigError([f"{name}: an extension has no extensions, got {config.extensions}"])
     base = parent.base
-    evaluation = dataclasses.replace(
-        config.base.evaluation,
-        n_samples=base.evaluation.n_samples,
-        n_sigma_images=base.evaluation.n_sigma_images,
-        extractor=base.evaluation.extractor,
-        extractor_steps=base.evaluation.extractor_steps,
-    )
+    shared = {field: getattr(base.evaluation, field) for field in SHARED}
     model = parent.promote.model.removesuffix(f"-{GENERATOR}")
     return dataclasses.replace(
         config,
@@ -66,7 +66,7 @@ def config_within(parent: PipelineConfig, name: str) -> PipelineConfig:
             data=base.data,
             device=base.device,
             seed=base.seed,
-            evaluation=evaluation,
+            evaluation=dataclasses.replace(config.base.evaluation, **shared),
         ),
         sweep=dataclasses.replace(
             config.sweep,
@@ -74,6 +74,51 @@ def config_within(parent: PipelineConfig, name: str) -> PipelineConfig:
             gpus_per_trial=parent.sweep.gpus_per_trial,
         ),
         promote=dataclasses.replace(
-            parent.promote, model=f"{model}-{config.base.task.replace('_', '-')}"
+            config.promote, model=f"{model}-{config.base.task.replace('_', '-')}"
         ),
     )
+
+
+def require_extensions(parent: PipelineConfig) -> None:
+    """Refuse extensions that cannot be run, before anything else is.
+
+    Raises:
+        ConfigError: as `config_within` and `require_images`; a space does not fit; or two are of
+            one task, whose names would be the same.
+        DatasetError: the images cannot be read.
+    """
+    from tuning.sweep import check_sweep
+
+    sources: dict[str, str] = {}
+    for name in parent.extensions:
+        config = config_within(parent, name)
+        if other := sources.get(config.base.task):
+            raise ConfigError(
+                [f"extensions: {other} and {name} are both of the task {config.base.task}"]
+            )
+        sources[config.base.task] = name
+        check_sweep(config)
+        require_images(config)
+
+
+def require_images(config: PipelineConfig) -> None:
+    """Refuse images that lack what the task needs, before anything is run or written.
+
+    Raises:
+        ConfigError: saying what they lack.
+        DatasetError: they cannot be read.
+    """
+    if config.base.task == GENERATOR:  # which takes any images
+        return
+    # Only now: importing torch takes a second.
+    from gan.datasets.splits import load_train_valid
+    from gan.tasks import task_of
+
+    require = task_of(config.base).require
+    if require is None:
+        return
+    images, _ = load_train_valid(config.base.data)
+    try:
+        require(images, config.base)
+    except DatasetError as error:
+        raise ConfigError([f"data.dataset {config.base.data.dataset}: {error}"]) from error

@@ -201,10 +201,13 @@ def judged_winner(graph: Graph) -> Judged:
     )
 
 
-def refusals(graph: Graph) -> list[Check]:
+def refusals(graph: Graph, outcomes: Sequence[Outcome]) -> list[Check]:
     """The checks of the gate that the winner, or that of an extension, did not pass."""
-    asked = {"": json.loads((graph.folder("promote") / promote.PROMOTION).read_text())}
-    if graph.config.extensions:
+    stages = {outcome.stage for outcome in outcomes}
+    asked = {}
+    if "promote" in stages:
+        asked[""] = json.loads((graph.folder("promote") / promote.PROMOTION).read_text())
+    if "extend" in stages:
         told = json.loads((graph.folder("extend") / EXTENSIONS).read_text())
         asked |= {f"{extension['task']}: ": extension for extension in told}
     return [

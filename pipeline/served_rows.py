@@ -12,14 +12,17 @@ def counts_and_seeds(model_input: DataFrame) -> list[tuple[int, int]]:
     """`n` and `seed` of each row.
 
     Raises:
-        MlflowException: with status 400, if there is no image to draw, or too many.
+        MlflowException: with status 400, if there is no image to draw, or too many, or a seed is
+            below 0.
     """
-    counts = model_input["n"].tolist()
+    counts, seeds = model_input["n"].tolist(), model_input["seed"].tolist()
     if not counts or min(counts) < 1 or sum(counts) > MAX_IMAGES:
         raise bad_request(
             f"each n must be >= 1 and all of them together <= {MAX_IMAGES:,}, got {counts}"
         )
-    return list(zip(counts, model_input["seed"].tolist(), strict=True))
+    if min(seeds) < 0:
+        raise bad_request(f"each seed must be >= 0, got {seeds}")
+    return list(zip(counts, seeds, strict=True))
 
 
 def bad_request(problem: str) -> MlflowException:

@@ -87,6 +87,7 @@ def _read_lists(column: pa.ChunkedArray, *, of: str, kinds: str) -> NDArray[Any]
     array = column.combine_chunks()
     shape = [len(array)]
     while _is_list(array.type):
+        _require_values(array)
         lengths = pc.unique(pc.list_value_length(array)).to_pylist()
         if len(lengths) != 1:
             raise DatasetError(

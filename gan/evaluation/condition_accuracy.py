@@ -23,7 +23,7 @@ from torch import Tensor
 from gan.errors import ScoreError
 from gan.evaluation.score import Score, normal_score, proportion_score
 
-NO_CLASSES = "conditions are vectors, and no classifier tells whether they are followed"
+NO_CLASSES = "not checked: conditions are vectors, and no classifier tells if they are followed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,34 +35,36 @@ from gan.nets import Discriminator, Generator, Player, build_discriminator, buil
 from gan.priors import Prior, build_prior
 from gan.randomness import stream
 from gan.run import Parts, image_minibatches
-from gan.sampling import NOISE_BLOCK
+from gan.sampling import draw_in_blocks, require_evaluation_mode
 from gan.saved_generator import ImageShape, empty_generator
 
 SHOWN_OF_EACH = 10
 """Images of one condition in a picture."""
 
 MAX_CONDITIONS = 10_000
-"""Vectors of the training images that are kept to draw from where no condition is given."""
+"""Vectors of the training images that are saved, to draw from where no condition is given."""
 
 
 class Conditions(nn.Module):
-    """The conditions that were trained on: a table of rows, and how often each is drawn.
+    """Conditions to draw from: a table of rows, and how often each is drawn.
 
     Args:
         rows: [k, d] float32; of classes the identity.
-        shares: probability of each row, [k], sums to 1.
-        are_classes: whether a row is a class.
+        shares: probability of each row, [k] float32, sums to 1.
 
     The tensors are buffers, so that they go where G goes, and are saved with it.
     """
 
     rows: Tensor
     shares: Tensor
+    up_to: Tensor
+    """Sum of the shares up to each row, [k] float64."""
 
     def __init__(self, rows: Tensor, shares: Tensor) -> None:
         super().__init__()
         self.register_buffer("rows", rows)
         self.register_buffer("shares", shares)
+        self.register_buffer("up_to", shares.double().cumsum(0), persistent=False)
 
     @property
     def width(self) -> int:
@@ -71,10 +73,9 @@ class Conditions(nn.Module):
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """N rows, independent, each by its share: [n, d]."""
-        u = torch.rand(n, generator=rng, device=rng.device)
-        # Rounding may leave the sum below u.
-        which = torch.searchsorted(self.shares.cumsum(0), u).clamp_(max=len(self.rows) - 1)
-        return self.rows[which]
+        u = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64)
+        # Rounding may leave the sum of all below u.
+        return self.rows[torch.searchsorted(self.up_to, u).clamp_(max=len(self.rows) - 1)]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class ConditionalGenerator(Player):
         width = self.conditions.width
         z, c = row[:, :-width], row[:, -width:]
         pixels: Tensor = self.net(torch.cat([z, self.scale * c], 1), masks)
-        return torch.cat([pixels, c.to(pixels)], 1)
+        # Pixels in bfloat16 must not round c, by which D would know them.
+        return torch.cat([pixels.to(c.dtype), c], 1)
 
 
 class ConditionalDiscriminator(Player):
@@ -170,6 +172,9 @@ class ConditionalSampler:
         prior: distribution of z.
         image_shape: (channels, height, width).
         batch_size: samples of one pass; bounds memory, does not change the images.
+
+    Raises:
+        ValueError: G is in training mode.
     """
 
     def __init__(
@@ -180,15 +185,13 @@ class ConditionalSampler:
         image_shape: ImageShape,
         batch_size: int = 1000,
     ) -> None:
+        require_evaluation_mode(G)
         self.G, self.prior, self.image_shape, self.batch_size = G, prior, image_shape, batch_size
 
     def sample(self, n: int, seed: int) -> Tensor:
         """Draw n images, [n, channels, height, width] in [0, 1], of conditions as in the data."""
         rng = stream(seed, "conditions", self._device)
-        blocks = [
-            self.G.conditions.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))
-        ]
-        return self.sample_given(torch.cat(blocks)[:n] if blocks else torch.empty(0), seed)
+        return self.sample_given(draw_in_blocks(self.G.conditions, n, rng), seed)
 
     def sample_given(self, conditions: Tensor, seed: int) -> Tensor:
         """One image of each condition: [n, channels, height, width] in [0, 1].
@@ -197,12 +200,8 @@ class ConditionalSampler:
             conditions: [n, d]; see `condition_rows`.
             seed: the same seed and n give the same z, whatever the conditions.
         """
-        n = len(conditions)
-        if n < 1:
-            raise ValueError(f"n must be >= 1, got {n}")
         rng = stream(seed, "samples", self._device)
-        blocks = [self.prior.sample(NOISE_BLOCK, rng) for _ in range(math.ceil(n / NOISE_BLOCK))]
-        return self.decode(torch.cat(blocks)[:n], conditions)
+        return self.decode(draw_in_blocks(self.prior, len(conditions), rng), conditions)
 
     def showcase(self, n: int, seed: int) -> Tensor:
         """About n images to look at, each row of ten with a condition of its own."""
@@ -289,7 +288,7 @@ def players(config: RunConfig, images: ImageSet, device: torch.device | str) -> 
     """
     cfg = _settings(config)
     rows = _training_rows(images, cfg)
-    conditions = _table(rows, cfg, seed=config.seed)
+    trained_on, conditions = _tables(rows, cfg, seed=config.seed)
     rng = stream(config.seed, "init")
     net = build_generator(
         config.generator,
@@ -306,7 +305,7 @@ def players(config: RunConfig, images: ImageSet, device: torch.device | str) -> 
         config,
         G=ConditionalGenerator(net, conditions, scale=cfg.scale),
         D=ConditionalDiscriminator(judge, width=conditions.width, scale=cfg.scale),
-        prior=ConditionedPrior(build_prior(config.prior), conditions),
+        prior=ConditionedPrior(build_prior(config.prior), trained_on.to(device)),
         device=device,
     )
     return Parts(
@@ -326,7 +325,7 @@ def from_weights(
         RuntimeError: if they do not fit the configuration.
     """
     rows, shares = weights["conditions.rows"], weights["conditions.shares"]
-    conditions = Conditions(torch.zeros_like(rows), torch.zeros_like(shares))
+    conditions = Conditions(rows, shares)
     n_pixels = math.prod(image_shape)
     net = empty_generator(config, n_pixels=n_pixels, n_beside=conditions.width)
     cfg = _settings(config)
@@ -343,6 +342,15 @@ def _saved(G: Player, config: RunConfig, image_shape: ImageShape) -> SavedCondit
 def _settings(config: RunConfig) -> ConditionalConfig:
     assert config.conditional is not None  # noqa: S101 (else this is another task)
     return config.conditional
+
+
+def require_conditions(images: ImageSet, config: RunConfig) -> None:
+    """Refuse images without conditions of the kind that `conditional.on` names.
+
+    Raises:
+        DatasetError: saying what they lack.
+    """
+    _training_rows(images, _settings(config))
 
 
 def _training_rows(images: ImageSet, cfg: ConditionalConfig) -> Tensor:
@@ -364,11 +372,17 @@ def _training_rows(images: ImageSet, cfg: ConditionalConfig) -> Tensor:
     return one_hot(labels).float()
 
 
-def _table(rows: Tensor, cfg: ConditionalConfig, *, seed: int) -> Conditions:
+def _tables(rows: Tensor, cfg: ConditionalConfig, *, seed: int) -> tuple[Conditions, Conditions]:
+    """What G is trained on, which is all that D sees, and what is saved of it."""
     if cfg.on == "labels":
-        return Conditions(torch.eye(rows.shape[1]), rows.double().mean(0).float())
-    kept = torch.randperm(len(rows), generator=stream(seed, "conditions"))[:MAX_CONDITIONS]
-    return Conditions(rows[kept], torch.full((len(kept),), 1 / len(kept)))
+        classes = Conditions(torch.eye(rows.shape[1]), rows.double().mean(0).float())
+        return classes, classes
+    kept = torch.randperm(len(rows), generator=stream(seed, "kept conditions"))[:MAX_CONDITIONS]
+    return _equally_often(rows), _equally_often(rows[kept])
+
+
+def _equally_often(rows: Tensor) -> Conditions:
+    return Conditions(rows, torch.full((len(rows),), 1 / len(rows)))
 
 
 def _text(given: Sequence[float]) -> str:

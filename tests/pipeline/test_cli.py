@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import rich.console
+import yaml
 
 from gan.errors import DatasetError
 from pipeline import cli, main_line, scoring, ui
 from pipeline.errors import PipelineError, PromotionRefused
 from pipeline.gate import Check
+from pipeline.graph import Outcome
 from pipeline.settings import resolve
 from tests.pipeline.commands import command_help, command_names, parse
+from tests.pipeline.tiny_run import write_images, write_labelled_images
 from tuning.errors import SweepInterrupted
 
 COMMANDS = [
@@ -264,3 +267,76 @@ def test_ui_of_a_server_is_its_own(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
     with pytest.raises(PipelineError, match="has its own pages: open http://tracker:5000"):
         ui.serve_ui(5000)
+
+
+# Extensions
+
+
+def write_extension_file(folder, name, **settings):
+    text = yaml.safe_dump({"name": name, "base": {"conditional": {}}} | settings)
+    (folder / f"{name}.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("extensions", "problem"),
+    [
+        ("[nope.yaml]", "nope.yaml: No such file or directory"),
+        ("conditional", "extensions: must be a list, as [a, b], got 'conditional'"),
+        ("[quick]", "quick trains no extension; extensions are conditional"),
+        ("[self.yaml]", "self.yaml: an extension has no extensions, got ('self.yaml',)"),
+        ("[bad.yaml]", "there is no setting conditional.scal; did you mean conditional.scale"),
+        ("[one.yaml, two.yaml]", "one.yaml and two.yaml are both of the task conditional"),
+        ("[one.yaml]", "train.npz: conditional.on=labels needs a data set with labels"),
+    ],
+)
+def test_extensions_that_cannot_be_run_are_refused_before_anything_is(
+    gan, here, extensions, problem, dry
+):
+    write_labelled_images(here)
+    write_extension_file(here, "self", extensions=["self.yaml"])
+    write_extension_file(here, "bad", sweep={"space": {"conditional.scal": {"choice": [1.0]}}})
+    write_extension_file(here, "one")
+    write_extension_file(here, "two")
+    if "labels" in problem:
+        write_images(here)
+    answer = gan("run", "tiny.yaml", "--set", f"extensions={extensions}", *dry)
+    assert answer.status == 2
+    assert problem in answer.err
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("on", "problem"),
+    [
+        ("labels", "conditional.on=labels needs a data set with labels"),
+        ("vectors", "conditional.on=vectors needs a data set with an array `conditions` [n, d]"),
+    ],
+)
+def test_images_that_an_extension_cannot_use_are_refused_before_anything_is_run(
+    gan, here, on, problem
+):
+    data = {"dataset": "train.npz", "n_valid": 100}
+    write_extension_file(here, "one", base={"conditional": {"on": on}, "data": data})
+    answer = gan("extend", "one.yaml")
+    assert answer.status == 2
+    assert answer.err == f"error: data.dataset {here / 'train.npz'}: {problem}\n"
+    assert sorted(path.name for path in here.iterdir() if path.is_dir()) == []
+
+
+def test_a_refusal_is_told_whether_or_not_the_extensions_were_run(here):
+    config = resolve("tiny.yaml", ["extensions=[conditional]"])
+    graph = main_line.main_line(config)
+    check = {"name": "covers", "passed": False, "value": 0.1, "limit": 0.3, "reason": "too few"}
+    graph.folder("promote").mkdir(parents=True)
+    (graph.folder("promote") / "promotion.json").write_text(json.dumps({"checks": [check]}))
+    promoted = Outcome("promote", is_skipped=False, folder=graph.folder("promote"))
+    (told,) = main_line.refusals(graph, [promoted])
+    assert told.name == "covers"
+    graph.folder("extend").mkdir()
+    asked = [{"task": "conditional", "checks": [check]}]
+    (graph.folder("extend") / "extensions.json").write_text(json.dumps(asked))
+    extended = Outcome("extend", is_skipped=False, folder=graph.folder("extend"))
+    names = [told.name for told in main_line.refusals(graph, [promoted, extended])]
+    assert names == ["covers", "conditional: covers"]
+    assert [told.name for told in main_line.refusals(graph, [promoted])] == ["covers"]

@@ -103,7 +103,7 @@ def test_extension_has_the_images_and_the_seed_of_the_run_that_it_is_a_part_of(i
     config = config_within(parent, f"own-{task}.yaml")
     assert (config.base.data, config.base.seed) == (parent.base.data, 7)
     assert config.base.task == task
-    assert config.promote.limits == parent.promote.limits
+    assert config.promote.limits == resolve(f"own-{task}.yaml").promote.limits
 
 
 @ALL

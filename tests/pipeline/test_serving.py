@@ -73,6 +73,14 @@ def test_signature_states_rows_and_images(model):
     assert model.input_example == {"n": [2], "seed": [0]}
 
 
+def test_seed_below_zero_is_refused(model):
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match=r"each seed must be >= 0, got \[-1\]") as refusal:
+        model.predict(pd.DataFrame({"n": [1], "seed": [-1]}))
+    assert refusal.value.get_http_status_code() == 400
+
+
 @pytest.mark.parametrize("n", [[0], [-1], [1001], [500, 501], []])
 def test_number_of_images_has_limits(model, n):
     from mlflow.exceptions import MlflowException

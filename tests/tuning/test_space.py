@@ -213,7 +213,7 @@ def test_every_key_of_every_preset_reaches_a_field_and_changes_the_run():
     for preset in presets():
         config = load_config(yaml.safe_load(preset.read_text()))
         space = parse_space(config.sweep.space, config.base)
-        assert space, preset.name
+        assert space or config.base.task != "generator", preset.name
         for path, dimension in space.items():
             runs = [with_overrides(config.base, {path: value}) for value in dimension.probes()]
             assert len({json.dumps(to_dict(run)) for run in runs}) > 1, path

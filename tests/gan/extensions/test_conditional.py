@@ -12,7 +12,13 @@ from torch.testing import assert_close
 from gan.config import ConditionalConfig, with_overrides
 from gan.datasets.images import ImageSet
 from gan.errors import ConditionError, ConfigError, DatasetError
-from gan.extensions.conditional import ConditionalDiscriminator, ConditionalGenerator, Conditions
+from gan.extensions import conditional
+from gan.extensions.conditional import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    ConditionalSampler,
+    Conditions,
+)
 from gan.nets import Discriminator, Generator
 from gan.randomness import stream
 from gan.run import Run
@@ -111,7 +117,7 @@ def test_of_a_condition_nothing_is_dropped():
     assert_allclose((first[:, :16] == 0).float().mean(), 0.5, rtol=0, atol=0.02)
 
 
-def test_both_players_learn_the_condition():
+def test_g_learns_the_condition_and_d_to_refuse_another():
     """Class 0 is black, class 1 white: told apart by c alone, for z is the same."""
     labels = np.arange(400) % 2
     rng = np.random.default_rng(0)
@@ -136,9 +142,47 @@ def test_both_players_learn_the_condition():
     )
     assert (black.mean((1, 2, 3)) < 0.3).float().mean() > 0.9
     assert (white.mean((1, 2, 3)) > 0.7).float().mean() > 0.9
+    x = torch.from_numpy(images.images).flatten(1) / 255
+    c = torch.nn.functional.one_hot(torch.from_numpy(labels)).float()
+    D = run.gan.D.eval()
+    own, other = (D(torch.cat([x, given], 1)) for given in (c, 1 - c))
+    assert (own > other).float().mean() > 0.9
+
+
+def test_fakes_carry_conditions_of_the_data_bit_for_bit_also_in_bfloat16():
+    """Else D would know them by the rounding of c alone."""
+    run = start_extension("conditional_vectors", train__precision="bfloat16")
+    known = torch.from_numpy(labelled_images().conditions)
+    fakes = run.gan.generate(50)[:, 16:]
+    assert torch.cdist(fakes.double(), known.double()).min(1).values.max() == 0
+
+
+def test_g_is_trained_on_every_condition_and_saves_some(monkeypatch):
+    monkeypatch.setattr(conditional, "MAX_CONDITIONS", 10)
+    run = start_extension("conditional_vectors")
+    drawn = run.gan.prior.sample(2_000, stream(0, "z"))[:, 5:]
+    assert len(drawn.unique(dim=0)) == 30  # as many as there are images
+    saved = run.saved()
+    assert saved.G.conditions.rows.shape == (10, 2)
+    known = torch.from_numpy(labelled_images().conditions)
+    rows = saved.G.conditions.rows.double()
+    assert torch.cdist(rows, known.double()).min(1).values.max() < 1e-9
 
 
 # Sampling
+
+
+def test_a_net_in_training_mode_is_not_sampled():
+    saved = trained()
+    with pytest.raises(ValueError, match="G must be in evaluation mode"):
+        ConditionalSampler(saved.G.train(), saved.sampler().prior, image_shape=(1, 4, 4))
+
+
+@pytest.mark.parametrize("draw", ["sample", "sample_given"])
+def test_no_image_at_all_is_refused(draw):
+    what = 0 if draw == "sample" else torch.zeros(0, 3)
+    with pytest.raises(ValueError, match="n must be >= 1, got 0"):
+        getattr(trained().sampler(), draw)(what, 0)
 
 
 def test_same_seed_same_z_whatever_the_condition_and_the_batch():

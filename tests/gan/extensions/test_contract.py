@@ -112,7 +112,7 @@ def test_weights_of_another_task_are_refused(name, tmp_path):
     saved = start_extension(name).saved()
     save(tmp_path, saved)
     facts = json.loads((tmp_path / CONFIG).read_text())
-    plain = facts | {"run": facts["run"] | dict.fromkeys(["conditional"])}
+    plain = facts | {"run": facts["run"] | {saved.config.task: None}}
     (tmp_path / CONFIG).write_text(json.dumps(plain))
     with pytest.raises(CheckpointError, match="holds no whole generator"):
         load(tmp_path)
