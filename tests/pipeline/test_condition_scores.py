@@ -9,7 +9,7 @@ from gan.config import LimitsConfig, load_config
 from gan.evaluation.condition_accuracy import NO_CLASSES
 from gan.evaluation.score import Score
 from gan.evaluation.suite import NO_LABELS, Evaluation
-from gan.extensions.conditional import ConditionalGenerator, Conditions, SavedConditional
+from gan.extensions.conditional import ConditionalGenerator, Conditions, SavedConditional, Units
 from gan.nets import Player
 from pipeline.checks import quality_checks
 from pipeline.condition_scores import N_OF_EACH, condition_picture, with_condition_scores
@@ -31,7 +31,8 @@ class Brightness(Player):
 def saved(on="labels", n_classes=2):
     config = load_config({"base": {"prior": {"dim": 8}, "conditional": {"on": on}}}).base
     conditions = Conditions(torch.eye(n_classes), torch.full((n_classes,), 1 / n_classes))
-    G = ConditionalGenerator(Brightness(), conditions, scale=1.0).eval()
+    units = Units(torch.zeros(n_classes), torch.ones(n_classes))
+    G = ConditionalGenerator(Brightness(), conditions, units, scale=1.0).eval()
     return SavedConditional(G=G, config=config, image_shape=(1, 8, 8))
 
 
