@@ -19,6 +19,7 @@ from gan import metric_names
 from gan.config import load_config, to_dict, with_overrides
 from gan.evaluation.score import Score
 from gan.evaluation.suite import Evaluation
+from gan.tasks import TASKS
 from pipeline.checks import CHECKS
 from pipeline.gate import better_than_champion
 from pipeline.report_figures import (
@@ -32,8 +33,9 @@ from pipeline.report_figures import (
     score_limits,
     setting_text,
 )
-from pipeline.report_page import render_report, varied_settings
+from pipeline.report_page import EXTENSION_TEXTS, render_report, varied_settings
 from pipeline.report_scores import CHECKED_BY, GROUPS, score_tables
+from pipeline.stages.extend import PICTURE
 from tests.pipeline.chromium import CHROMIUM, QUIET
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
@@ -1127,3 +1129,51 @@ def test_lone_trial_shows_its_standard_error():
 )
 def test_settings_are_written_as_a_person_writes_them(value, text):
     assert setting_text(value) == text
+
+
+# Extensions
+
+
+def an_extension(**changes):
+    check = {"name": "follows_condition", "value": 0.9, "limit": 0.97, "reason": "90.0% of them"}
+    return {
+        "task": "conditional",
+        "name": "quick-conditional",
+        "picture": "conditional.png",
+        "scores": {"frechet_distance_test": 4.525, "frechet_distance_test_se": 0.235},
+        "report": "runs/quick-conditional/report/report.html",
+        "outcome": "promoted",
+        "model": "mnist-conditional",
+        "version": "3",
+        "reason": "",
+        "checks": [check | {"passed": True}],
+    } | changes
+
+
+def test_extension_is_shown_with_its_picture_scores_and_model():
+    picture = png(60, 40)
+    shown = page(extensions=[an_extension()], extension_pictures={"conditional.png": picture})
+    assert "Extensions" in shown.headings
+    assert "Conditional GAN, p(x | c)" in shown.headings
+    assert base64.b64encode(picture).decode() in shown.source
+    assert "Promoted : it is mnist-conditional version 3" in " ".join(shown.text.split())
+    assert shown.cells("frechet_distance_test")[1].split() == ["4.525", "±", "0.23"]
+    assert "runs/quick-conditional/report/report.html" in shown.code
+
+
+def test_refused_extension_says_why():
+    refused = an_extension(outcome="refused", version=None)
+    refused["checks"][0]["passed"] = False
+    shown = page(extensions=[refused], extension_pictures={"conditional.png": png()})
+    assert "Refused for mnist-conditional : follows_condition , 90.0% of them" in " ".join(
+        shown.text.split()
+    )
+
+
+def test_page_without_extensions_has_no_section_of_them(full):
+    assert "Extensions" not in full.headings
+    assert 'href="#extensions"' not in full.source
+
+
+def test_every_task_that_the_stage_has_a_picture_of_has_its_words():
+    assert EXTENSION_TEXTS.keys() == PICTURE.keys() == {*TASKS} - {"generator"}
