@@ -22,12 +22,12 @@ class Rows(Protocol):
     """Something rows can be drawn from."""
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """N independent rows, [n, d]."""
+        """Draw independent rows, [n, d]."""
         ...
 
 
 def draw_in_blocks(source: Rows, n: int, rng: torch.Generator) -> Tensor:
-    """N rows [n, d], drawn in blocks of one size, so that the first do not depend on n.
+    """Rows [n, d], drawn in blocks of one size, so that the first do not depend on n.
 
     Raises:
         ValueError: n is less than 1.

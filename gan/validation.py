@@ -40,11 +40,6 @@ class Validation:
     extractors: Path
     device: str
 
-    @property
-    def images(self) -> ImageSet:
-        """The validation images."""
-        return load_data(self.config.data)[1]
-
     def feature_space(self) -> tuple[Extractor, Tensor]:
         """The data set's extractor, and the features of its validation images, [n, d]."""
         config = self.config
@@ -57,22 +52,20 @@ class Scored:
 
     Attributes:
         scores: by metric name.
-        picture: [n, channels, height, width] in [0, 1].
-        columns: images in a row of the picture.
+        picture: [n, channels, height, width] in [0, 1], ten in a row.
     """
 
     scores: dict[str, float]
     picture: Tensor
-    columns: int = 10
 
 
 def score_generator(saved: SavedSampler, validation: Validation) -> Scored:
     """Parzen score of samples, and their Fréchet distance where the best is chosen by it."""
     cfg = validation.config
-    samples = saved.sampler().sample(cfg.evaluation.n_samples, seed=cfg.seed)
+    sampler = saved.sampler()
+    samples = sampler.sample(cfg.evaluation.n_samples, seed=cfg.seed)
     scores = parzen_scores(samples, validation) | feature_scores(samples, validation)
-    picture = saved.sampler().showcase(GRID_IMAGES, seed=cfg.seed)
-    return Scored(scores=scores, picture=picture)
+    return Scored(scores=scores, picture=sampler.showcase(GRID_IMAGES, seed=cfg.seed))
 
 
 def parzen_scores(samples: Tensor, validation: Validation) -> dict[str, float]:

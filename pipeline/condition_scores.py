@@ -41,12 +41,11 @@ def with_condition_scores(
     if saved.n_classes is None or classify is None or saved.n_classes != len(real.class_names):
         unavailable = evaluation.unavailable | {PART: _why_not(saved, real)}
         return dataclasses.replace(evaluation, unavailable=unavailable)
-    rows = saved.G.conditions.rows
-    asked = torch.arange(len(rows)).repeat_interleave(N_OF_EACH)
+    asked = torch.arange(saved.n_classes).repeat_interleave(N_OF_EACH)
     # A class at a time: all together they may be many.  Each has z of its own.
     answers = [
-        classify(saved.sampler().sample_given(row.expand(N_OF_EACH, -1), seed + k)).argmax(1)
-        for k, row in enumerate(rows)
+        classify(saved.draw([k], n=N_OF_EACH, seed=seed + k)).argmax(1)
+        for k in range(saved.n_classes)
     ]
     found = condition_accuracy(asked, torch.cat(answers), names=real.class_names)
     scores = {score.name: score for score in (found.accuracy, found.lowest)}
@@ -78,9 +77,7 @@ def parzen_of_each_class(
     Empty for a generator without classes, and for one of so many that the scores of others do not
     compare.
     """
-    if not isinstance(saved, SavedConditional) or saved.n_classes is None:
-        return {}
-    if saved.n_classes > MAX_CLASSES:
+    if not isinstance(saved, SavedConditional) or saved.n_classes not in range(MAX_CLASSES + 1):
         return {}
     rows = saved.G.conditions.rows.repeat_interleave(N_OF_EACH, 0)
     samples = saved.sampler().sample_given(rows, seed)

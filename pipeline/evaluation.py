@@ -50,6 +50,8 @@ HEADLINE = (
 )
 """The winner's scores that are told wherever there is no room for forty."""
 
+HEADLINE_WITH_ERRORS = tuple(f"{name}{end}" for name in HEADLINE for end in ("", "_se"))
+
 EVALUATION, PAIRED, PICTURES = "evaluation.json", "paired.npz", "pictures"
 
 

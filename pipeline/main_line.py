@@ -11,7 +11,7 @@ from gan.config import BUILT_IN, PipelineConfig, to_dict
 from gan.errors import DatasetError
 from pipeline.checks import quality_checks
 from pipeline.errors import PipelineError
-from pipeline.evaluation import HEADLINE, Judged, read_evaluation
+from pipeline.evaluation import HEADLINE_WITH_ERRORS, Judged, read_evaluation
 from pipeline.extensions import EXTENSIONS, config_within
 from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
@@ -21,9 +21,6 @@ from tuning.sweep import Watcher
 from tuning.tracking import tracking_uri
 
 WORKSPACES = Path("runs")
-
-SHOWN = tuple(f"{name}{end}" for name in HEADLINE for end in ("", "_se"))
-"""The scores that a run ends with."""
 
 
 def main_line(
@@ -172,7 +169,7 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         result[metric] = winner["best"][metric]
     if "evaluate" in folders:
         scores = json.loads((folders["evaluate"] / evaluate.SCORES).read_text())
-        result |= {key: scores[key] for key in SHOWN if key in scores}
+        result |= {key: scores[key] for key in HEADLINE_WITH_ERRORS if key in scores}
     if "promote" in folders:
         promotion = json.loads((folders["promote"] / promote.PROMOTION).read_text())
         result |= {key: promotion[key] for key in ("outcome", "model", "version", "reason")}

@@ -268,7 +268,6 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
     saved = load_artifact(folder)
     columns = [ColSpec("long", "n"), ColSpec("long", "seed")]
     example: Any = {"n": [2], "seed": [0]}
-    code = "served_generator.py"
     if isinstance(saved, SavedConditional):
         # A column of lists has a type of its own.
         kind = "long" if saved.n_classes is not None else Array("double")
@@ -277,11 +276,10 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
         example["condition"] = [0 if saved.n_classes is not None else row]
         if saved.n_classes is None:  # as a mapping, a list in a column is taken for a column
             example = pd.DataFrame(example)
-        code = "served_conditional.py"
     mlflow.pyfunc.save_model(
         str(path),
         mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
-        python_model=str(Path(__file__).with_name(code)),
+        python_model=str(Path(__file__).with_name("served_generator.py")),
         artifacts={ARTIFACT: str(folder)},
         signature=ModelSignature(
             inputs=Schema(columns),

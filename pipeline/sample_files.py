@@ -64,12 +64,11 @@ def _draw(saved: SavedSampler, *, n: int, seed: int, condition: str | None) -> T
     if not isinstance(saved, SavedConditional):
         raise ConfigError(["this generator takes no condition: leave out --condition"])
     try:
-        row = saved.condition_rows([float(part) for part in condition.split(",")])
+        return saved.draw([float(part) for part in condition.split(",")], n=n, seed=seed)
     except ValueError as error:
         raise ConfigError([f"--condition takes numbers, got {condition!r}"]) from error
     except ConditionError as error:
         raise ConfigError([f"--condition: {error}"]) from error
-    return saved.sampler().sample_given(row.expand(n, -1), seed)
 
 
 def _load(generator: str) -> SavedSampler:

@@ -231,7 +231,7 @@ class _Trial:
         scored = task_of(self.cfg).score(saved, validation)
         self.objective.require(scored.scores)
         grid = self.folder / "samples.png"
-        save_png(tile(scored.picture, columns=scored.columns), grid, zoom=2)
+        save_png(tile(scored.picture, columns=10), grid, zoom=2)
         return scored.scores, grid
 
     def _checkpoint(self, run: TrainingRun) -> None:

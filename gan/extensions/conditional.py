@@ -11,8 +11,7 @@ D sees c twice: beside the pixels, and at its output, where it meets the last hi
     logit = w . h + b + (V c) . h
 
 (c is a one-hot vector, or a vector whose coordinates have mean 0 and variance 1 over the data.)
-Without this product 6 of 100 more samples are of another class than that asked for, after as many
-updates (MNIST, settings of the preset `conditional`).
+Without this product more samples are of another class than that asked for.
 
 Source: section 7, first extension, of Goodfellow et al. (2014); Mirza and Osindero (2014),
 equation 2; the product: Miyato and Koyama (2018), "cGANs with Projection Discriminator".
@@ -69,11 +68,11 @@ class Conditions(nn.Module):
 
     @property
     def width(self) -> int:
-        """D."""
+        """Coordinates of a condition, d."""
         return self.rows.shape[1]
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """N rows, independent, each by its share: [n, d]."""
+        """Independent rows, each drawn by its share: [n, d]."""
         u = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64)
         # Rounding may leave the sum of all below u.
         return self.rows[torch.searchsorted(self.up_to, u).clamp_(max=len(self.rows) - 1)]
@@ -307,6 +306,10 @@ class SavedConditional:
             )
         return row
 
+    def draw(self, given: Sequence[float] | Sequence[int], *, n: int, seed: int) -> Tensor:
+        """Images [n, channels, height, width] of one condition, as `condition_rows` takes it."""
+        return self.sampler().sample_given(self.condition_rows(given).expand(n, -1), seed)
+
 
 def players(config: RunConfig, images: ImageSet, device: torch.device | str) -> Parts:
     """The parts of a conditional GAN.
@@ -328,7 +331,7 @@ def players(config: RunConfig, images: ImageSet, device: torch.device | str) -> 
     judge = build_discriminator(
         config.discriminator, n_pixels=n_pixels + conditions.width, rng=rng
     )
-    conditions = conditions.to(device)
+    # Units for each: tensors of a checkpoint must not share memory.
     gan = assemble_gan(
         config,
         G=ConditionalGenerator(net, conditions, _units(rows, cfg), scale=cfg.scale),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gan.config import PipelineConfig
-from pipeline.evaluation import HEADLINE, PICTURES
+from pipeline.evaluation import HEADLINE_WITH_ERRORS, PICTURES
 from pipeline.extensions import EXTENSIONS, config_within
 from pipeline.graph import Graph, Work
 from pipeline.stages.evaluate import SCORES
@@ -64,12 +64,11 @@ def _outcome(graph: Graph, out: Path) -> dict[str, Any]:
     scores = json.loads((graph.folder("evaluate") / SCORES).read_text())
     picture = PICTURE[task]
     shutil.copy(graph.folder("evaluate") / PICTURES / picture, out / f"{task}.png")
-    shown = (f"{name}{end}" for name in HEADLINE for end in ("", "_se"))
     return {
         "task": task,
         "name": graph.config.name,
         "picture": f"{task}.png",
-        "scores": {name: scores[name] for name in shown if name in scores},
+        "scores": {name: scores[name] for name in HEADLINE_WITH_ERRORS if name in scores},
         "report": str(graph.folder("report") / PAGE),
         **{key: promotion[key] for key in ("outcome", "model", "version", "reason", "checks")},
     }
