@@ -33,6 +33,9 @@ Units = Annotated[int, Field(ge=1)]
 Task = Literal["generator", "conditional"]
 """What a run trains: the paper's GAN, or one of its extensions."""
 
+EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
+"""Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
+
 PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
 """Distributions of z; `gan.priors` states the support, mean and variance of each."""
 
@@ -201,15 +204,22 @@ class RunConfig:
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    start: str | None = None
+    """The promoted model that an extension starts from which needs one: its folder, NAME[@ALIAS]
+    or NAME/VERSION; null: the generator of the run that it is a part of, else the champion of the
+    model beside its own (`mnist-generator` beside `mnist-inference`).  The pipeline puts a folder
+    named by the SHA-256 of the model's manifest in its place, so that a sweep knows its own."""
     conditional: ConditionalConfig | None = None
     """Given, if only as `{}`: train a conditional GAN."""
 
     @property
     def task(self) -> Task:
-        """What is trained."""
-        return "generator" if self.conditional is None else "conditional"
+        """What is trained: that of the section which is given."""
+        return next((task for task in EXTENSIONS if getattr(self, task) is not None), "generator")
 
     def __post_init__(self) -> None:
+        if len(given := [task for task in EXTENSIONS if getattr(self, task) is not None]) > 1:
+            raise ValueError(f"a run trains one extension at the most, got {', '.join(given)}")
         if self.evaluation.score_every % self.train.report_every:
             raise ValueError(
                 f"evaluation.score_every must be a multiple of train.report_every "

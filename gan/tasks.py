@@ -1,7 +1,6 @@
 """What a run can train: the paper's GAN, or one of its extensions; how each is saved and read.
 
-    task = task_of(config)
-    run = task.start(config, images, device="cpu")
+    run = start_run(config, images, device="cpu")
     for report in run.train(): ...
     save(folder, run.saved())
 
@@ -22,9 +21,11 @@ from torch import Tensor
 
 from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
+from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet
 from gan.errors import CheckpointError, ConfigError, DatasetError
 from gan.extensions import conditional
+from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
 from gan.run import Run, TrainingRun
 from gan.saved_generator import (
     ImageShape,
@@ -47,11 +48,16 @@ class Task:
 
     Attributes:
         weights: file name of the weights.
-        start: configuration, training images, device -> the run at step 0.
+        start: configuration, training images, device -> the run at step 0; where it has an
+            origin, that as `origin`, too.
         weights_of: training state, configuration -> the tensors that are kept.
         read: tensors that were kept, configuration, shape of an image -> what was saved.
         score: what was saved, on validation images.
+        objectives: scores by which its runs can be compared, its own first.
         require: refuses training images that it cannot be trained on, by a DatasetError.
+        origin: configuration -> the task whose promoted model the run starts from, or None.
+        adopt: configuration, that of its origin -> the configuration with the settings that the
+            origin decides, by which weights are read back without it.
     """
 
     weights: str
@@ -59,16 +65,23 @@ class Task:
     weights_of: Callable[[Mapping[str, Tensor], RunConfig], dict[str, Tensor]]
     read: Callable[[Mapping[str, Tensor], RunConfig, ImageShape], Saved]
     score: Callable[[Any, Validation], Scored]
+    objectives: tuple[str, ...]
     require: Callable[[ImageSet, RunConfig], None] | None = None
+    origin: Callable[[RunConfig], TaskName | None] = lambda config: None
+    adopt: Callable[[RunConfig, RunConfig], RunConfig] = lambda config, origin: config
 
 
-TASKS = {
+OF_IMAGES = (FRECHET_DISTANCE_VALID, PARZEN_LL_VALID)
+"""Objectives of whatever is judged by the images that it draws."""
+
+TASKS: dict[TaskName, Task] = {
     "generator": Task(
         weights="generator.safetensors",
         start=Run,
         weights_of=generator_weights,
         read=generator_from_weights,
         score=score_generator,
+        objectives=OF_IMAGES,
     ),
     "conditional": Task(
         weights="generator.safetensors",
@@ -76,6 +89,7 @@ TASKS = {
         weights_of=generator_weights,
         read=conditional.from_weights,
         score=score_generator,
+        objectives=OF_IMAGES,
         require=conditional.require_conditions,
     ),
 }
@@ -85,6 +99,45 @@ TASKS = {
 def task_of(config: RunConfig) -> Task:
     """What a configuration trains."""
     return TASKS[config.task]
+
+
+def start_run(
+    config: RunConfig, images: ImageSet, *, device: str, origin: Saved | None = None
+) -> TrainingRun:
+    """The run of a configuration at step 0.
+
+    Args:
+        config: the run.
+        images: training images.
+        device: where to train.
+        origin: what it starts from, if `Task.origin` names a task; None: what lies in the folder
+            `config.start`.
+
+    Raises:
+        CheckpointError: that folder holds nothing whole.
+        ConfigError: there is nothing to start from, or it is of another task.
+        DatasetError: it cannot be trained on these images.
+    """
+    task = task_of(config)
+    wanted = task.origin(config)
+    if wanted is None:
+        return task.start(config, images, device=device)
+    if origin is None and config.start is not None:
+        origin = load(Path(config.start))
+    require_origin(config, origin)
+    return task.start(config, images, device=device, origin=origin)
+
+
+def require_origin(config: RunConfig, origin: Saved | None) -> None:
+    """Refuse what a run cannot start from.
+
+    Raises:
+        ConfigError: `Task.origin` names a task, and this is nothing, or of another one.
+    """
+    wanted = task_of(config).origin(config)
+    got = "nothing" if origin is None else f"one of the task {origin.config.task}"
+    if wanted is not None and (origin is None or origin.config.task != wanted):
+        raise ConfigError([f"start: {config.task} starts from a promoted {wanted}, got {got}"])
 
 
 def save(folder: Path, saved: Saved) -> None:

@@ -19,7 +19,7 @@ from gan.objectives import OBJECTIVES
 from gan.run import Report, TrainingRun, is_scored_at
 from gan.sampling import save_png, tile
 from gan.saved_generator import Saved
-from gan.tasks import run_facts, task_of
+from gan.tasks import run_facts, start_run, task_of
 from gan.validation import Validation, load_data
 from tuning.errors import TuningError
 from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report
@@ -144,7 +144,7 @@ class _Trial:
         images, _ = load_data(self.cfg.data)
         if images.digest != self.spec.tags.get(DATA_TAG, images.digest):
             raise TuningError(f"{self.cfg.data.dataset} is not the file the sweep began with")
-        run = task_of(self.cfg).start(self.cfg, images, device=self.spec.device)
+        run = start_run(self.cfg, images, device=self.spec.device)
         checkpoint = load_newest(self.checkpoints)
         if checkpoint is not None:
             run.set_state(checkpoint.tensors)

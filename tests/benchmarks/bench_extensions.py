@@ -20,7 +20,7 @@ from gan.config import RunConfig
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_train_valid
 from gan.run import Run
-from gan.tasks import task_of
+from gan.tasks import start_run
 from pipeline.extensions import extensions
 from pipeline.settings import resolve
 
@@ -53,7 +53,7 @@ def start(cfg: RunConfig, images: ImageSet) -> Run:
     train = dataclasses.replace(cfg.train, report_every=N_STEPS, n_steps=10**6)
     evaluation = dataclasses.replace(cfg.evaluation, score_every=10**6)
     cfg = dataclasses.replace(cfg, train=train, evaluation=evaluation)
-    run = task_of(cfg).start(cfg, images, device="cpu")
+    run = start_run(cfg, images, device="cpu")
     assert isinstance(run, Run)
     return run
 

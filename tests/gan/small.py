@@ -7,7 +7,8 @@ import numpy as np
 from gan.config import RunConfig, with_overrides
 from gan.datasets.images import ImageSet
 from gan.run import Run, TrainingRun
-from gan.tasks import task_of
+from gan.saved_generator import Saved
+from gan.tasks import start_run, task_of
 
 N_PIXELS = 16
 
@@ -60,8 +61,19 @@ def labelled_images(n: int = 30, *, seed: int = 0) -> ImageSet:
     return dataclasses.replace(plain, labels=labels, conditions=numbers)
 
 
+def origin_of(config: RunConfig) -> Saved | None:
+    """What a small run of an extension starts from, untrained; None where it needs nothing."""
+    task = task_of(config).origin(config)
+    if task is None:
+        return None
+    section = {} if task == "generator" else {task: {}}
+    return start_run(
+        with_overrides(RunConfig(), SETTINGS | section), labelled_images(), device="cpu"
+    ).saved()
+
+
 def start_extension(name: str, **overrides: object) -> TrainingRun:
     """A small run of an extension at step 0, on the CPU."""
     paths = {key.replace("__", "."): value for key, value in overrides.items()}
     config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS[name] | paths)
-    return task_of(config).start(config, labelled_images(), device="cpu")
+    return start_run(config, labelled_images(), device="cpu", origin=origin_of(config))

@@ -6,13 +6,14 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from types import NoneType
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 
 from gan.config import (
-    ConditionalConfig,
+    EXTENSIONS,
     DataConfig,
     DiscriminatorConfig,
     EvaluationConfig,
@@ -35,6 +36,12 @@ from gan.config import (
 )
 from gan.errors import ConfigError
 
+SECTIONS = {
+    task: next(kind for kind in get_args(get_type_hints(RunConfig)[task]) if kind is not NoneType)
+    for task in EXTENSIONS
+}
+"""Sections that are not there unless asked for, of which a run has one at the most."""
+
 CLASSES = (
     DataConfig,
     PriorConfig,
@@ -42,7 +49,7 @@ CLASSES = (
     DiscriminatorConfig,
     TrainConfig,
     EvaluationConfig,
-    ConditionalConfig,
+    *SECTIONS.values(),
     RunConfig,
     SweepConfig,
     PromoteConfig,
@@ -346,6 +353,7 @@ def another(kind, name, value):
         "hidden": [30, 20],
         "extractor": "package.module:function",
         "extensions": ["conditional"],
+        "start": "mnist-generator@champion",
     }
     hint = get_type_hints(kind)[name]
     if name in special:
@@ -359,13 +367,11 @@ def another(kind, name, value):
     return value + 1 if isinstance(value, int) else value * 0.9 + 0.002
 
 
-EXTENSIONS = {"conditional": ConditionalConfig}
-"""Sections that are not there unless asked for."""
-
-
-def tree_with_all_sections():
+def tree_with(task=None):
+    """All settings at their defaults, those of one extension among them."""
     tree = to_dict(PipelineConfig())
-    tree["base"] |= {name: to_dict(section()) for name, section in EXTENSIONS.items()}
+    if task is not None:
+        tree["base"][task] = to_dict(SECTIONS[task]())
     return tree
 
 
@@ -377,6 +383,7 @@ def leaves():
         SweepConfig: "sweep.",
         PromoteConfig: "promote.",
         LimitsConfig: "promote.limits.",
+        **{kind: f"base.{task}." for task, kind in SECTIONS.items()},
     }
     found = {}
     for kind in CLASSES:
@@ -384,22 +391,26 @@ def leaves():
         prefix = prefixes.get(kind, f"base.{section}.")
         for field in dataclasses.fields(kind):
             value = getattr(kind(), field.name)
-            if dataclasses.is_dataclass(value) or field.name in EXTENSIONS:
+            if dataclasses.is_dataclass(value) or field.name in SECTIONS:
                 continue
             found[prefix + field.name] = another(kind, field.name, value)
     return found
 
 
 def test_leaves_are_all_settings():
-    default = tree_with_all_sections()
-    default["sweep"]["space"] = None
-    assert leaves().keys() == flatten(default).keys()
+    known = set()
+    for task in [None, *SECTIONS]:
+        tree = tree_with(task)
+        tree["sweep"]["space"] = None
+        # A section that is not given is a leaf of the tree, and no setting.
+        known |= flatten(tree).keys() - {f"base.{name}" for name in SECTIONS}
+    assert leaves().keys() == known
     assert len(leaves()) >= 60
 
 
 @pytest.mark.parametrize("path", leaves())
 def test_every_field_changes_the_digest_and_survives_json(path):
-    tree = tree_with_all_sections()
+    tree = tree_with(next((task for task in SECTIONS if path.startswith(f"base.{task}.")), None))
     before = load_config(tree)
     set_path(tree, path, leaves()[path])
     cfg = load_config(tree)
@@ -407,11 +418,17 @@ def test_every_field_changes_the_digest_and_survives_json(path):
     assert load_config(json.loads(json.dumps(to_dict(cfg)))) == cfg
 
 
-@pytest.mark.parametrize("name", EXTENSIONS)
+@pytest.mark.parametrize("name", SECTIONS)
 def test_a_section_that_is_given_makes_the_task(name):
     assert RunConfig().task == "generator"
     assert load_config({"base": {name: {}}}).base.task == name
     assert load_config({}, [f"{name}={{}}"]).base.task == name
+
+
+def test_a_run_trains_one_extension_at_the_most(monkeypatch):
+    monkeypatch.setattr("gan.config.EXTENSIONS", ("conditional", "data"))
+    with pytest.raises(ConfigError, match="one extension at the most, got conditional, data"):
+        run_config({"conditional": {}})
 
 
 def test_digest_is_that_of_the_values_not_of_their_order_or_type():

@@ -1,6 +1,8 @@
-"""A generator on disk.  Kind: invariance."""
+"""What a run starts from, and a generator on disk.  Kinds: invariance, contract."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -8,10 +10,20 @@ import torch
 from torch.testing import assert_close
 
 from gan.checkpoint import load_checkpoint, save_checkpoint
-from gan.errors import CheckpointError
+from gan.errors import CheckpointError, ConfigError
 from gan.saved_generator import empty_generator
-from gan.tasks import CONFIG, from_checkpoint, from_state, load, run_facts, save, task_of
-from tests.gan.small import small_config, small_run
+from gan.tasks import (
+    CONFIG,
+    TASKS,
+    from_checkpoint,
+    from_state,
+    load,
+    run_facts,
+    save,
+    start_run,
+    task_of,
+)
+from tests.gan.small import small_config, small_images, small_run
 
 WEIGHTS = task_of(small_config()).weights
 
@@ -175,3 +187,34 @@ def test_a_damaged_checkpoint_is_refused(checkpoint):
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"is damaged: state\.safetensors has another SHA"):
         from_checkpoint(path)
+
+
+@pytest.fixture
+def needs_a_generator(monkeypatch):
+    """A task that starts from a promoted generator, and tells which it was given."""
+
+    def start(config, images, *, device, origin):
+        return origin
+
+    needy = dataclasses.replace(TASKS["conditional"], start=start, origin=lambda c: "generator")
+    monkeypatch.setitem(TASKS, "conditional", needy)
+    return small_config(conditional={})
+
+
+def test_a_run_starts_from_the_folder_that_its_configuration_names(needs_a_generator, tmp_path):
+    saved = small_run().saved()
+    save(tmp_path, saved)
+    config = dataclasses.replace(needs_a_generator, start=str(tmp_path))
+    found = start_run(config, small_images(), device="cpu")
+    assert_close(found.tensors(), saved.tensors(), rtol=0, atol=0)
+
+
+def test_a_run_without_what_it_starts_from_is_refused(needs_a_generator):
+    with pytest.raises(ConfigError, match="conditional starts from a promoted generator, got no"):
+        start_run(needs_a_generator, small_images(), device="cpu")
+
+
+def test_a_run_is_refused_what_is_of_another_task(needs_a_generator):
+    origin = SimpleNamespace(config=small_config(conditional={}))
+    with pytest.raises(ConfigError, match="got one of the task conditional"):
+        start_run(needs_a_generator, small_images(), device="cpu", origin=origin)
