@@ -1,7 +1,7 @@
 """Algorithm 1 of Goodfellow et al. (2014): minibatch training of generative adversarial nets."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +47,18 @@ class Progress:
         }
 
 
-def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Progress]:
+Taught = Callable[[Tensor, int], Tensor]
+"""D's logits of a minibatch of fakes, [m], and updates of G so far -> those G learns from, [k]."""
+
+
+def every_fake(fake_logits: Tensor, step: int) -> Tensor:
+    """All of them, as in the paper."""
+    return fake_logits
+
+
+def train(
+    gan: Gan, images: Iterator[Tensor], cfg: TrainConfig, *, taught: Taught = every_fake
+) -> Iterator[Progress]:
     """Train until `cfg.n_steps`, yielding every `cfg.report_every` steps and at the end.
 
     The caller scores, logs, checkpoints, or stops by not asking for the next value.  Between two
@@ -57,6 +68,7 @@ def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Prog
         gan: both nets with their optimisers; trained in place, from `gan.step` on.
         images: endless minibatches, [m, n_pixels] float32 in [0, 1].
         cfg: settings of Algorithm 1.
+        taught: which fakes of a minibatch G's loss is the mean over.
 
     Raises:
         DivergedError: at the first report with a loss that is not finite.
@@ -80,7 +92,7 @@ def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Prog
         if cfg.update_order == "alternating":
             x_fake = gan.generate(cfg.batch_size)
             with gan.fixed_discriminator():
-                g_loss = generator_loss(gan.discriminate(x_fake))
+                g_loss = generator_loss(taught(gan.discriminate(x_fake), gan.step))
             gan.g_descent.update(gan.g_descent.gradients(g_loss))
         else:
             x = next(images)
@@ -92,7 +104,8 @@ def train(gan: Gan, images: Iterator[Tensor], cfg: TrainConfig) -> Iterator[Prog
             d_loss = discriminator_loss(real_logits, fake_logits)
             d_grads = gan.d_descent.gradients(cfg.d_loss_scale * d_loss)
             with gan.fixed_discriminator():
-                g_loss = generator_loss(gan.discriminate(x_fake, fake_masks))
+                g_logits = gan.discriminate(x_fake, fake_masks)
+                g_loss = generator_loss(taught(g_logits, gan.step))
             g_grads = gan.g_descent.gradients(g_loss)
             gan.d_descent.update(d_grads)
             gan.g_descent.update(g_grads)

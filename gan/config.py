@@ -30,7 +30,7 @@ IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
 
-Task = Literal["generator", "conditional"]
+Task = Literal["generator", "conditional", "learned_prior"]
 """What a run trains: the paper's GAN, or one of its extensions."""
 
 EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
@@ -163,6 +163,34 @@ class ConditionalConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class LearnedPriorConfig:
+    """Better distributions of z while the nets are trained, of section 7."""
+
+    method: Literal["stacked", "mixture", "importance", "top_k", "fixed"] = "stacked"
+    """`stacked`: a net below z of a promoted generator learns what it is given. `mixture`: z is of
+    a mixture of Gaussians whose means and widths are learned. `importance`: each z is drawn from a
+    few candidates by what D says of their images. `top_k`: G learns from the samples of a
+    minibatch that D takes for images most. `fixed`: z of `prior`, to compare with."""
+    hidden: tuple[Units, ...] = (1200,)
+    """`stacked`: ReLU units of each hidden layer of the net below z."""
+    begin: Literal["identity", "random"] = "identity"
+    """`stacked`: whether the net begins by handing its noise on, or with random weights as in the
+    released code."""
+    freeze_generator: bool = False
+    """`stacked`: train the net below z alone, and leave the generator above it as it is."""
+    n_components: int = Field(default=50, ge=2)
+    """`mixture`: Gaussians, of equal weight."""
+    component_std: float = Field(default=0.5, gt=0, lt=1)
+    """`mixture`: standard deviation of one Gaussian at step 0, a coordinate; of the whole: 1."""
+    candidates: int = Field(default=4, ge=2)
+    """`importance`: draws of `prior` of which one becomes z."""
+    top_k_decay: float = Field(default=0.99, gt=0, lt=1)
+    """`top_k`: factor an epoch of the share of a minibatch that G learns from, at first all."""
+    top_k_floor: float = Field(default=0.5, gt=0, le=1)
+    """`top_k`: least share of a minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -211,6 +239,8 @@ class RunConfig:
     named by the SHA-256 of the model's manifest in its place, so that a sweep knows its own."""
     conditional: ConditionalConfig | None = None
     """Given, if only as `{}`: train a conditional GAN."""
+    learned_prior: LearnedPriorConfig | None = None
+    """Given, if only as `{}`: learn what z is drawn from."""
 
     @property
     def task(self) -> Task:

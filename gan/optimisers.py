@@ -141,9 +141,13 @@ def build_descent(
 
 
 def build_descents(G: nn.Module, D: nn.Module, cfg: TrainConfig) -> tuple[Descent, Descent]:
-    """The optimisers of G and of D."""
+    """The optimisers of G and of D, each of the parameters that are not frozen."""
     d_rate = cfg.learning_rate if cfg.d_learning_rate is None else cfg.d_learning_rate
     return (
-        build_descent(G.parameters(), cfg, learning_rate=cfg.learning_rate),
-        build_descent(D.parameters(), cfg, learning_rate=d_rate),
+        build_descent(_trained(G), cfg, learning_rate=cfg.learning_rate),
+        build_descent(_trained(D), cfg, learning_rate=d_rate),
     )
+
+
+def _trained(net: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gan.algorithm1 import Progress, train
+from gan.algorithm1 import Progress, Taught, every_fake, train
 from gan.config import EvaluationConfig, RunConfig
 from gan.datasets.images import ImageSet, pixel_mean
 from gan.evaluation.parzen import PAPER_GRID, ParzenScore, choose_sigma, parzen_score
@@ -73,11 +73,13 @@ class Parts:
         gan: both players.
         minibatches: rows as D takes them.
         keep: G in evaluation mode -> what is saved of the run.
+        taught: which fakes G learns from; see `gan.algorithm1.train`.
     """
 
     gan: Gan
     minibatches: Minibatches
     keep: Callable[[Player], Saved]
+    taught: Taught = every_fake
 
 
 def unconditional(cfg: RunConfig, images: ImageSet, device: torch.device | str) -> Parts:
@@ -123,7 +125,8 @@ class Run:
     ) -> None:
         self.cfg, self.image_shape = cfg, images.image_shape
         parts = build(cfg, images, device)
-        self.gan, self.minibatches, self._keep = parts.gan, parts.minibatches, parts.keep
+        self.gan, self.minibatches = parts.gan, parts.minibatches
+        self._keep, self._taught = parts.keep, parts.taught
 
     @property
     def step(self) -> int:
@@ -132,7 +135,7 @@ class Run:
 
     def train(self) -> Iterator[Progress]:
         """Algorithm 1 from the present step on; see `gan.algorithm1.train`."""
-        return train(self.gan, self.minibatches, self.cfg.train)
+        return train(self.gan, self.minibatches, self.cfg.train, taught=self._taught)
 
     def saved(self) -> Saved:
         """The generator to sample from, as it is now."""

@@ -24,7 +24,7 @@ from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet
 from gan.errors import CheckpointError, ConfigError, DatasetError
-from gan.extensions import conditional
+from gan.extensions import conditional, learned_prior
 from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
 from gan.run import Run, TrainingRun
 from gan.saved_generator import (
@@ -34,7 +34,12 @@ from gan.saved_generator import (
     generator_from_weights,
     generator_weights,
 )
-from gan.validation import Scored, Validation, score_generator
+from gan.validation import (
+    Scored,
+    Validation,
+    score_generator,
+    score_generator_with_coverage,
+)
 
 CONFIG = "config.json"
 
@@ -91,6 +96,16 @@ TASKS: dict[TaskName, Task] = {
         score=score_generator,
         objectives=OF_IMAGES,
         require=conditional.require_conditions,
+    ),
+    "learned_prior": Task(
+        weights="generator.safetensors",
+        start=learned_prior.start,
+        weights_of=learned_prior.weights_of,
+        read=learned_prior.from_weights,
+        score=score_generator_with_coverage,
+        objectives=OF_IMAGES,
+        origin=learned_prior.origin_of,
+        adopt=learned_prior.adopt,
     ),
 }
 """By `RunConfig.task`."""

@@ -1,5 +1,6 @@
 """What a run is scored by while it trains: the validation split alone."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_train_valid
 from gan.evaluation.features import Extractor, build_extractor
 from gan.evaluation.frechet import frechet_distance
+from gan.evaluation.manifold import Balls, balls
 from gan.metric_names import (
+    COVERAGE_VALID,
+    COVERAGE_VALID_SE,
     FRECHET_DISTANCE_VALID,
     FRECHET_DISTANCE_VALID_SE,
     PARZEN_LL_VALID,
@@ -45,6 +49,11 @@ class Validation:
         config = self.config
         return _feature_space(config.data, config.evaluation, self.extractors, self.device)
 
+    def balls(self) -> Balls:
+        """Those of its validation images there, for the coverage of samples."""
+        config = self.config
+        return _balls(config.data, config.evaluation, self.extractors, self.device)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -66,6 +75,22 @@ def score_generator(saved: SavedSampler, validation: Validation) -> Scored:
     samples = sampler.sample(cfg.evaluation.n_samples, seed=cfg.seed)
     scores = parzen_scores(samples, validation) | feature_scores(samples, validation)
     return Scored(scores=scores, picture=sampler.showcase(GRID_IMAGES, seed=cfg.seed))
+
+
+def score_generator_with_coverage(saved: SavedSampler, validation: Validation) -> Scored:
+    """As `score_generator`, and the coverage of the validation images, in the same features."""
+    scored = score_generator(saved, validation)
+    if validation.metric != FRECHET_DISTANCE_VALID:
+        return scored
+    cfg = validation.config
+    samples = saved.sampler().sample(cfg.evaluation.n_samples, seed=cfg.seed)
+    extractor, _ = validation.feature_space()
+    coverage = validation.balls().coverage(extractor(samples.float()))
+    scores = {
+        COVERAGE_VALID: coverage.value,
+        COVERAGE_VALID_SE: coverage.standard_error or 0.0,
+    }
+    return dataclasses.replace(scored, scores=scored.scores | scores)
 
 
 def parzen_scores(samples: Tensor, validation: Validation) -> dict[str, float]:
@@ -114,3 +139,8 @@ def _feature_space(
     train, _ = load_data(data)
     extractor = build_extractor(cfg, data, train, folder=folder, device=device)
     return extractor, extractor(_pixels(data, device).float())
+
+
+@functools.lru_cache(maxsize=1)
+def _balls(data: DataConfig, cfg: EvaluationConfig, folder: Path, device: str) -> Balls:
+    return balls(_feature_space(data, cfg, folder, device)[1])

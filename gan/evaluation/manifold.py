@@ -86,8 +86,7 @@ def manifold_scores(
             raise ValueError(f"{name} must be >= 1, got {value}")
     require_points(at_least=max(k_precision, k_coverage) + 1, real=real, samples=samples)
     x, y = real.flatten(1).double(), samples.flatten(1).double()
-    if not bool(((x * x).sum() + (y * y).sum()).isfinite()):
-        raise ScoreError("real and samples must have finite squares, got an overflow")
+    _require_squares(x, y)
     x_narrow, x_wide = _squared_radii(x, ks=(k_precision, k_coverage), chunk=chunk)
     (y_narrow,) = _squared_radii(y, ks=(k_precision,), chunk=chunk)
 
@@ -114,6 +113,71 @@ def manifold_scores(
         n_balls=n_balls,
         is_covered=n_held > 0,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Balls:
+    """The balls of real points, for the coverage of many sets of samples.
+
+    Attributes:
+        centres: X, [n, d] float64.
+        squared_radii: to the k-th nearest other point, [n] float64.
+    """
+
+    centres: Tensor
+    squared_radii: Tensor
+
+    @torch.no_grad()
+    def coverage(self, samples: Tensor, *, chunk: int = 200) -> Score:
+        """As of `manifold_scores`, in a third of its time.
+
+        Args:
+            samples: Y, [m, d] or [m, c, h, w].
+            chunk: points a pass; bounds the memory, does not change the result.
+
+        Raises:
+            ScoreError: as `require_points`, of the samples; or squares overflow.
+            ValueError: not floating point, or the shape of one point is another.
+        """
+        require_points(at_least=1, real=self.centres, samples=samples.flatten(1))
+        y = samples.flatten(1).double()
+        _require_squares(y)
+        is_covered = torch.empty(len(self.centres), dtype=torch.bool, device=y.device)
+        buffer = y.new_empty(min(chunk, len(self.centres)), len(y))
+        for start in range(0, len(self.centres), chunk):
+            rows = slice(start, start + chunk)
+            x = self.centres[rows]
+            nearest = _squared_distances(x, y, shrink=_shrink(x.shape[1]), out=buffer)
+            is_covered[rows] = nearest.amin(1) <= self.squared_radii[rows]
+        return proportion_score("coverage", int(is_covered.sum()), len(self.centres))
+
+
+@torch.no_grad()
+def balls(real: Tensor, *, k: int = 5, chunk: int = 200) -> Balls:
+    """The ball of each real point, which reaches to its k-th nearest other point.
+
+    Args:
+        real: X, [n, d] or [n, c, h, w].
+        k: Naeem et al. have 5.
+        chunk: points a pass; bounds the memory, does not change the result.
+
+    Raises:
+        ScoreError: as `require_points`, with more than k points; or squares overflow.
+        ValueError: k < 1, or not floating point.
+    """
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    require_points(at_least=k + 1, real=real)
+    x = real.flatten(1).double()
+    _require_squares(x)
+    (squared_radii,) = _squared_radii(x, ks=(k,), chunk=chunk)
+    return Balls(centres=x, squared_radii=squared_radii)
+
+
+def _require_squares(*sets: Tensor) -> None:
+    total = sum((points * points).sum() for points in sets)
+    if not bool(torch.as_tensor(total).isfinite()):
+        raise ScoreError("real and samples must have finite squares, got an overflow")
 
 
 def expected_coverage(*, n_real: int, n_samples: int, k: int = 5) -> float:

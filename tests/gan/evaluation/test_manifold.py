@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import NearestNeighbors
 
 from gan.errors import ScoreError
-from gan.evaluation.manifold import expected_coverage, manifold_scores
+from gan.evaluation.manifold import balls, expected_coverage, manifold_scores
 
 
 @pytest.fixture
@@ -223,3 +223,31 @@ def test_misuse_is_refused(rng, name):
         manifold_scores(x, x, **{name: 0})
     with pytest.raises(ValueError, match="points of one shape"):
         manifold_scores(x, x[:, :1])
+
+
+# Balls that are kept
+
+
+@pytest.mark.parametrize("chunk", [7, 200])
+def test_kept_balls_give_the_coverage_of_all_four_scores(rng, chunk):
+    real, samples = normal(rng, 120, 6), normal(rng, 90, 6) * 0.8
+    kept = balls(real, chunk=chunk)
+    assert kept.coverage(samples, chunk=chunk) == manifold_scores(real, samples).coverage
+    assert kept.coverage(real[:50]) == manifold_scores(real, real[:50]).coverage
+    pictures = balls(real.float().view(120, 1, 2, 3), k=3)
+    expected = manifold_scores(real.float(), samples.float(), k_coverage=3).coverage
+    assert pictures.coverage(samples.float().view(90, 1, 2, 3)) == expected
+
+
+def test_balls_without_neighbours_are_refused(rng):
+    with pytest.raises(ValueError, match="k must be >= 1, got 0"):
+        balls(normal(rng, 9, 2), k=0)
+    with pytest.raises(ScoreError, match="real must hold at least 6 points, got 5"):
+        balls(normal(rng, 5, 2))
+
+
+def test_points_that_overflow_have_no_balls_and_cover_none(rng):
+    with pytest.raises(ScoreError, match="must have finite squares, got an overflow"):
+        balls(normal(rng, 9, 2) * 1e200)
+    with pytest.raises(ScoreError, match="must have finite squares, got an overflow"):
+        balls(normal(rng, 9, 2)).coverage(normal(rng, 9, 2) * 1e200)
