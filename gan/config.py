@@ -36,6 +36,9 @@ Task = Literal["generator", "conditional", "learned_prior"]
 EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
+Objective = Literal["frechet_distance_valid", "parzen_ll_valid"]
+"""Scores by which runs are compared."""
+
 PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
 """Distributions of z; `gan.priors` states the support, mean and variance of each."""
 
@@ -263,9 +266,9 @@ class SweepConfig:
 
     n_trials: int = Field(default=8, ge=1)
     """Trials in all; with `search: grid` the size of the grid counts instead."""
-    objective: Literal["frechet_distance_valid", "parzen_ll_valid"] = "frechet_distance_valid"
+    objective: Objective = "frechet_distance_valid"
     """The score that decides everywhere, of the validation split; `gan.objectives` says which
-    way is better."""
+    way is better, `gan.tasks` which of them a task has."""
     search: Literal["grid", "random", "optuna"] = "random"
     """Where the next trial lies: every combination, independent draws, or Optuna's TPE."""
     scheduler: Literal["fifo", "asha"] = "asha"

@@ -1,17 +1,16 @@
-"""A promoted generator on disk: write, verify, load.
+"""A promoted model on disk: write, verify, load.
 
-    generator.safetensors   weights, and the conditions it was trained on if it has any
+    generator.safetensors   weights, and all else that the run's configuration does not say
     config.json             the run that trained it, and the shape of its images
     generator.onnx          the same net for any ONNX runtime
     samples.png             a hundred samples
     README.md               model card
-    manifest.json           SHA-256 of each of these, scores, and where the generator comes from
+    manifest.json           SHA-256 of each of these, scores, and where the model comes from
 
-Nothing in it is ever unpickled or executed.
+The first and the third are named after the task's weights (`gan.tasks.Task.weights`).
+Nothing in the folder is ever unpickled or executed.
 """
 
-import copy
-import dataclasses
 import json
 import math
 import platform
@@ -22,7 +21,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -34,13 +33,12 @@ from gan.version import __version__
 from pipeline.errors import ArtifactError, ArtifactNotFound
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from gan.saved_generator import SavedSampler
 
-# The first two as in gan.tasks, which takes a second to import.
-WEIGHTS, CONFIG = "generator.safetensors", "config.json"
-ONNX, SAMPLES, CARD, MANIFEST = "generator.onnx", "samples.png", "README.md", "manifest.json"
+WEIGHTS_SUFFIX, CONFIG = ".safetensors", "config.json"
+"""As in gan.tasks, which takes a second to import."""
+ONNX_SUFFIX = ".onnx"
+SAMPLES, CARD, MANIFEST = "samples.png", "README.md", "manifest.json"
 N_SAMPLES, SAMPLES_SEED = 100, 0
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -97,8 +95,13 @@ class Manifest:
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights: two generators with the same one are the same."""
-        return self.files[WEIGHTS]
+        """SHA-256 of the weights: two models with the same one are the same."""
+        return self.files[self.weights]
+
+    @property
+    def weights(self) -> str:
+        """Name of the file with the weights, of which there is one."""
+        return next(name for name in self.files if name.endswith(WEIGHTS_SUFFIX))
 
 
 def write_artifact(
@@ -125,12 +128,17 @@ def write_artifact(
     on_cpu = _on_cpu(saved)
     samples = on_cpu.sampler().showcase(N_SAMPLES, SAMPLES_SEED)
     card = model_card(
-        on_cpu, scores=scores, lineage=lineage, n_samples=N_SAMPLES, samples_seed=SAMPLES_SEED
+        on_cpu,
+        scores=scores,
+        lineage=lineage,
+        n_samples=N_SAMPLES,
+        samples_seed=SAMPLES_SEED,
+        onnx=onnx_name(on_cpu),
     )
     try:
         with new_folder(folder.absolute()) as scratch:
             save(scratch, on_cpu)
-            (scratch / ONNX).write_bytes(to_onnx(on_cpu))
+            (scratch / onnx_name(on_cpu)).write_bytes(to_onnx(on_cpu))
             save_png(tile(samples, columns=10), scratch / SAMPLES, zoom=2)
             (scratch / CARD).write_text(card, encoding="utf-8")
             manifest = Manifest(
@@ -188,25 +196,36 @@ def load_artifact(folder: Path) -> "SavedSampler":
         raise ArtifactError(f"artifact {folder}: {error}") from error
 
 
-def to_onnx(saved: "SavedSampler") -> bytes:
-    """An ONNX model: `z` [n, dim] float32 -> `images` [n, c, h, w] in [0, 1], for any n >= 1.
+def onnx_name(saved: "SavedSampler") -> str:
+    """Name of the file that `to_onnx` is kept in."""
+    from gan.tasks import task_of
 
-    A conditional generator takes `condition` [n, d] float32 besides.
+    return task_of(saved.config).weights.removesuffix(WEIGHTS_SUFFIX) + ONNX_SUFFIX
+
+
+def to_onnx(saved: "SavedSampler") -> bytes:
+    """An ONNX model of what the task exports, for any number of rows n >= 1.
+
+    Of a generator `z` [n, dim] float32 -> `images` [n, c, h, w] in [0, 1]; a conditional one takes
+    `condition` [n, d] float32 besides; `pipeline.products` has the others.
 
     Args:
-        saved: a generator on the CPU, in evaluation mode.
+        saved: a model on the CPU, in evaluation mode.
     """
     import torch
 
-    net, examples = _as_function(saved)
+    from pipeline.products import product_of
+
+    exported = product_of(saved.config).exported(saved)
+    examples = exported.examples
     with warnings.catch_warnings():
         # That two inputs share the name of their first axis, which is meant so.
         warnings.filterwarnings("ignore", ".*The axis name", UserWarning)
         program = torch.onnx.export(
-            net.eval(),
+            exported.net.eval(),
             tuple(examples.values()),
             input_names=list(examples),
-            output_names=["images"],
+            output_names=[exported.output],
             dynamic_shapes=({0: torch.export.Dim("n")},) * len(examples),
             dynamo=True,
             verbose=False,
@@ -222,25 +241,12 @@ def to_onnx(saved: "SavedSampler") -> bytes:
 
 
 def _on_cpu(saved: "SavedSampler") -> "SavedSampler":
-    copied: Any = dataclasses.replace(saved, G=copy.deepcopy(saved.G).cpu().eval())  # type: ignore[type-var]
-    on_cpu: SavedSampler = copied
-    return on_cpu
+    """A copy, read back from its tensors as a folder's would be."""
+    from gan.tasks import as_sampler, task_of
 
-
-def _as_function(saved: "SavedSampler") -> "tuple[nn.Module, dict[str, Any]]":
-    """A net from tensors to images, and examples of its inputs by name.
-
-    Two rows each: an example of one row would make n = 1 part of the exported program.
-    """
-    import torch
-
-    from gan.extensions.conditional import ImagesOfConditions, SavedConditional
-
-    z = torch.zeros(2, saved.config.prior.dim)
-    if isinstance(saved, SavedConditional):
-        net = ImagesOfConditions(saved.G, image_shape=saved.image_shape)
-        return net, {"z": z, "condition": saved.G.conditions.rows[[0, 0]]}
-    return torch.nn.Sequential(saved.G, torch.nn.Unflatten(1, saved.image_shape)), {"z": z}
+    tensors = {name: tensor.detach().cpu() for name, tensor in saved.tensors().items()}
+    copy = task_of(saved.config).read(tensors, saved.config, saved.image_shape)
+    return as_sampler(copy, "a model")
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -255,8 +261,11 @@ def _read_manifest(folder: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         problem = ": ".join([*map(str, first["loc"]), first["msg"]])
         raise ArtifactError(f"artifact {folder}: {MANIFEST} is malformed: {problem}") from error
-    if missing := {WEIGHTS, CONFIG} - manifest.files.keys():
-        raise ArtifactError(f"artifact {folder}: {MANIFEST} must name {sorted(missing)[0]}")
+    weights = [name for name in manifest.files if name.endswith(WEIGHTS_SUFFIX)]
+    if len(weights) != 1 or CONFIG not in manifest.files:
+        raise ArtifactError(
+            f"artifact {folder}: {MANIFEST} must name {CONFIG} and one file of weights"
+        )
     return manifest
 
 

@@ -1,5 +1,7 @@
 """The checks of the gate that look at the samples alone: one function each, scores to verdict.
 
+What else a task is judged by stands with its product (`pipeline.products`).
+
 A check whose score could not be taken (too few samples, say) is not passed, unless the limits
 allow it; but a data set without labels has no classes to check.  Each refusal names the number
 and the limit.
@@ -8,18 +10,14 @@ and the limit.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gan.config import LimitsConfig, Task
-from gan.evaluation.condition_accuracy import NO_CLASSES
+from gan.config import LimitsConfig
 from gan.evaluation.suite import NO_LABELS, Evaluation
 from pipeline.gate import Check
 
 
-def quality_checks(
-    evaluation: Evaluation, limits: LimitsConfig, *, task: Task = "generator"
-) -> list[Check]:
+def sample_checks(evaluation: Evaluation, limits: LimitsConfig) -> list[Check]:
     """Every check of samples, by name: all must be passed."""
-    checks = (*CHECKS, follows_condition) if task == "conditional" else CHECKS
-    return [check(evaluation, limits) for check in checks]
+    return [check(evaluation, limits) for check in CHECKS]
 
 
 def not_smoothed(evaluation: Evaluation, limits: LimitsConfig) -> Check:
@@ -32,7 +30,7 @@ def not_smoothed(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     scores = [evaluation.scores.get(name) for name in names]
     ours, real, distance, real_distance = scores
     if ours is None or real is None or distance is None or real_distance is None:
-        return _not_available("not_smoothed", evaluation, limits, "parzen", "frechet")
+        return not_available("not_smoothed", evaluation, limits, "parzen", "frechet")
     error = ((ours.standard_error or 0) ** 2 + (real.standard_error or 0) ** 2) ** 0.5
     ceiling = real.value + 2 * error
     is_far = distance.value > limits.max_frechet_ratio * real_distance.value
@@ -44,22 +42,22 @@ def not_smoothed(evaluation: Evaluation, limits: LimitsConfig) -> Check:
             f"{distance.value:.3g} is more than {limits.max_frechet_ratio:g} times theirs of "
             f"{real_distance.value:.3g}: it is smooth, not good"
         )
-    return _check("not_smoothed", passed, ours.value, ceiling, reason)
+    return verdict("not_smoothed", passed, ours.value, ceiling, reason)
 
 
 def all_classes(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     """No class is missing, or starved to less than a quarter of its share."""
     if evaluation.unavailable.get("classes") == NO_LABELS:
-        return _check("all_classes", True, None, None, NO_LABELS)
+        return verdict("all_classes", True, None, None, NO_LABELS)
     if "classes" in evaluation.unavailable:
-        return _not_available("all_classes", evaluation, limits, "classes")
+        return not_available("all_classes", evaluation, limits, "classes")
     missing, starved = evaluation.missing_classes, evaluation.starved_classes
     told = [f"{name} is missing" for name in missing]
     told += [f"{name} is starved" for name in starved if name not in missing]
     reason = f"class {', '.join(told)}" if told else "no class is missing or starved"
     if not_judged := evaluation.details.get("classes", {}).get("not_judged"):
         reason += f"; too rare for so many samples to tell: {', '.join(not_judged)}"
-    return _check("all_classes", not told, len(starved), 0, reason)
+    return verdict("all_classes", not told, len(starved), 0, reason)
 
 
 def precise(evaluation: Evaluation, limits: LimitsConfig) -> Check:
@@ -76,25 +74,25 @@ def no_outliers(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     """Hardly a sample is farther from all training images than any real image is."""
     share = evaluation.scores.get("outlier_share")
     if share is None:
-        return _not_available("no_outliers", evaluation, limits, "copying_pixels")
+        return not_available("no_outliers", evaluation, limits, "copying_pixels")
     limit = limits.max_outliers
     reason = f"{share.value:.2%} of its samples are farther from every training image than any "
     reason += f"real image is (limit {limit:.2%})"
-    return _check("no_outliers", share.value <= limit, share.value, limit, reason)
+    return verdict("no_outliers", share.value <= limit, share.value, limit, reason)
 
 
 def distinct(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     """Hardly a sample equals another one, and few are as near to one as real images seldom are."""
     repeats, near = (evaluation.scores.get(n) for n in ("repeat_share", "near_repeat_share"))
     if repeats is None or near is None:
-        return _not_available("distinct", evaluation, limits, "distinct")
+        return not_available("distinct", evaluation, limits, "distinct")
     if repeats.value > limits.max_repeats:
         reason = f"{repeats.value:.2%} of its samples equal an earlier one "
         reason += f"(limit {limits.max_repeats:.2%})"
-        return _check("distinct", False, repeats.value, limits.max_repeats, reason)
+        return verdict("distinct", False, repeats.value, limits.max_repeats, reason)
     limit = limits.max_near_repeats
     reason = f"{near.value:.2%} of its samples are nearly repeats (limit {limit:.2%})"
-    return _check("distinct", near.low <= limit, near.value, limit, reason)
+    return verdict("distinct", near.low <= limit, near.value, limit, reason)
 
 
 def not_copied(evaluation: Evaluation, limits: LimitsConfig) -> Check:
@@ -109,20 +107,20 @@ def not_copied(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     if copies is not None and copies.low > limits.max_copies:
         reason = f"{copies.value:.2%} of its samples are as near to a training image as the "
         reason += f"nearest 1 % of held-out images are (limit {limits.max_copies:.2%})"
-        return _check("not_copied", False, copies.value, limits.max_copies, reason)
+        return verdict("not_copied", False, copies.value, limits.max_copies, reason)
     told = [_nearness(evaluation, space) for space in SPACES]
     found = [nearness for nearness in told if nearness is not None]
     copied = [nearness for nearness in found if nearness.is_copied(limits)]
     is_whole = copies is not None and len(found) == len(told)
     if not copied and not is_whole:
-        return _not_available("not_copied", evaluation, limits, "copying", "copying_pixels")
+        return not_available("not_copied", evaluation, limits, "copying", "copying_pixels")
     nearest = min(copied or found, key=lambda nearness: nearness.share)
     limit, is_far = limits.min_authenticity, nearest.deviations >= 0
     reason = f"its authenticity by {nearest.space} is {nearest.share:.2f} times that of held-out "
     reason += f"images (limit {limit:.2f}), and it lies {abs(nearest.deviations):.1f} standard "
     reason += f"errors {'farther' if is_far else 'nearer'} than they do"
     reason += f" (limit {-limits.min_copying_z:.1f} nearer)" if copied else ""
-    return _check("not_copied", not copied, nearest.share, limit, reason)
+    return verdict("not_copied", not copied, nearest.share, limit, reason)
 
 
 SPACES = {
@@ -155,32 +153,12 @@ def as_grey(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     """Strokes are about as soft as in the data: neither binarised nor blurred."""
     ours, real = (evaluation.scores.get(name) for name in ("grey_share", "grey_share_real"))
     if ours is None or real is None or not real.value:
-        return _not_available("as_grey", evaluation, limits, "grey")
+        return not_available("as_grey", evaluation, limits, "grey")
     ratio, limit = ours.value / real.value, limits.max_grey_ratio
     passed = 1 / limit <= ratio <= limit
     reason = f"it has {ratio:.2f} times the grey pixels of real images "
     reason += f"(limits {1 / limit:.2f} and {limit:.2f})"
-    return _check("as_grey", passed, ratio, limit, reason)
-
-
-def follows_condition(evaluation: Evaluation, limits: LimitsConfig) -> Check:
-    """Samples are of the classes that were asked for, all together and of each class."""
-    if evaluation.unavailable.get("condition") == NO_CLASSES:
-        return _check("follows_condition", True, None, None, NO_CLASSES)
-    scores = [evaluation.scores.get(f"condition_accuracy{end}") for end in ("", "_lowest")]
-    together, lowest = scores
-    if together is None or lowest is None:
-        return _not_available("follows_condition", evaluation, limits, "condition")
-    name = evaluation.details["condition"]["lowest_class"]
-    reason = f"{together.value:.1%} of its samples are of the class that was asked for "
-    reason += f"(limit {limits.min_condition_accuracy:.0%}), of class {name} "
-    reason += f"{lowest.value:.1%} (limit {limits.min_class_accuracy:.0%})"
-    passed = together.value >= limits.min_condition_accuracy
-    if passed and lowest.value < limits.min_class_accuracy:
-        limit = limits.min_class_accuracy
-        return _check("follows_condition", False, lowest.value, limit, reason)
-    limit = limits.min_condition_accuracy
-    return _check("follows_condition", passed, together.value, limit, reason)
+    return verdict("as_grey", passed, ratio, limit, reason)
 
 
 CHECKS: tuple[Callable[[Evaluation, LimitsConfig], Check], ...] = (
@@ -200,21 +178,23 @@ def _at_least(
 ) -> Check:
     ours, real = (evaluation.scores.get(key) for key in (score, f"{score}_real"))
     if ours is None or real is None:
-        return _not_available(name, evaluation, limits, "manifold")
+        return not_available(name, evaluation, limits, "manifold")
     limit = share * real.value
     passed = ours.value >= limit
     reason = f"its {score} is {ours.value:.3f}, real images reach {real.value:.3f}"
     reason += "" if passed else f", less than {share:g} of which is refused"
-    return _check(name, passed, ours.value, limit, reason)
+    return verdict(name, passed, ours.value, limit, reason)
 
 
-def _not_available(name: str, evaluation: Evaluation, limits: LimitsConfig, *parts: str) -> Check:
+def not_available(name: str, evaluation: Evaluation, limits: LimitsConfig, *parts: str) -> Check:
+    """The check whose scores, those of `parts`, could not be taken."""
     whys = [evaluation.unavailable[part] for part in parts if part in evaluation.unavailable]
     reason = f"not available: {'; '.join(whys)}"
-    return _check(name, limits.allow_unavailable, None, None, reason)
+    return verdict(name, limits.allow_unavailable, None, None, reason)
 
 
-def _check(
+def verdict(
     name: str, passed: bool, value: float | None, limit: float | None, reason: str
 ) -> Check:
+    """How a check came out; see `pipeline.gate.Check`."""
     return Check(name=name, passed=passed, value=value, limit=limit, reason=reason)

@@ -203,7 +203,7 @@ def train(
     from pipeline.settings import resolve
     from pipeline.training import train_one
 
-    config = resolve(source, assignments or ())
+    config = _startable(resolve(source, assignments or ()))
     with _display() as display:
         display.begin("train")
         result = train_one(config, display)
@@ -341,7 +341,8 @@ def sample(  # noqa: PLR0917 - Typer turns each into an option
     """
     from pipeline.sample_files import write_samples
 
-    write_samples(generator, n=n, seed=seed, output=output, condition=condition)
+    options = {"condition": condition}
+    write_samples(generator, n=n, seed=seed, output=output, options=options)
     _show({"images": n, "seed": seed, "file": str(output)}, as_json=as_json)
 
 
@@ -400,7 +401,7 @@ def _run_config(
             objective=OBJECTIVES[swept.sweep.objective],
         )
 
-    _require_extensions(config, first, last)
+    config = _startable(config, first, last)
     with _display() as display:
         graph = main_line(
             config,
@@ -436,7 +437,8 @@ def _show_judged(judged: "Judged", *, as_json: bool) -> None:
 
     evaluation = judged.evaluation
     images = {"valid": "validation", "test": "test"}[judged.split]
-    title = f"{evaluation.n_samples:,} samples on {images} images"
+    what = f"{evaluation.n_samples:,} samples" if evaluation.n_samples else "scores"
+    title = f"{what} on {images} images"
     console = Console(stderr=True, highlight=False)
     print_evaluation(evaluation, judged.checks, title=title, console=console)
     if judged.run_id:
@@ -461,7 +463,7 @@ def _show_plan(
     _require_stages(first, last)
     config = resolve(source, assignments or ())
     check_sweep(config)
-    _require_extensions(config, first, last)
+    config = _startable(config, first, last)
     plan = {
         stage: "run" if would_run else "skip"
         for stage, would_run in main_line(config).plan(first=first, last=last).items()
@@ -484,15 +486,27 @@ def _require_stages(first: str | None, last: str | None) -> None:
         raise _usage(f"--to {last} comes before --from {first}")
 
 
-def _require_extensions(config: "PipelineConfig", *stages: str | None) -> None:
-    """Refuse what no run could come to an end with, before anything is run."""
-    from pipeline.extensions import extensions, require_extensions, require_images
+def _startable(config: "PipelineConfig", *stages: str | None) -> "PipelineConfig":
+    """The configuration with what it starts from, if no stage would have to refuse it."""
+    from pipeline.extensions import (
+        GENERATOR,
+        extensions,
+        require_extensions,
+        require_images,
+        require_objective,
+    )
 
     if "extend" in stages and not config.extensions:
         known = ", ".join(extensions())
         raise _usage(f"there is no stage extend without extensions: set extensions=[{known}]")
+    require_objective(config)
+    if config.base.task != GENERATOR or config.base.start is not None:
+        from pipeline.starts import pin
+
+        config = pin(config)
     require_images(config)
     require_extensions(config)
+    return config
 
 
 def _usage(problem: str) -> Exception:

@@ -16,7 +16,7 @@ from gan.datasets.splits import load_test, load_train_valid
 from gan.datasets.stacked_mnist import NAME as STACKED
 from gan.evaluation.classifier import SHIPPED, cached_classifier, load_classifier
 from gan.evaluation.feature_nets import FeatureNetSettings
-from gan.evaluation.features import build_extractor
+from gan.evaluation.features import Extractor, build_extractor
 from gan.evaluation.real_images import RealImages
 from gan.evaluation.stacked_mnist import digits_of_stacks
 from gan.evaluation.suite import Evaluation
@@ -24,7 +24,6 @@ from gan.metric_names import (
     FRECHET_DISTANCE_TEST,
     FRECHET_DISTANCE_VALID,
     PARZEN_LL_TEST,
-    PARZEN_LL_TEST_BALANCED,
     PARZEN_LL_TEST_FINE,
     PARZEN_LL_VALID,
     PARZEN_LL_VALID_FINE,
@@ -44,13 +43,9 @@ HEADLINE = (
     "precision_valid",
     "recall_valid",
     "coverage_valid",
-    "condition_accuracy_valid",
-    "condition_accuracy_lowest_valid",
-    PARZEN_LL_TEST_BALANCED,
 )
-"""The winner's scores that are told wherever there is no room for forty."""
-
-HEADLINE_WITH_ERRORS = tuple(f"{name}{end}" for name in HEADLINE for end in ("", "_se"))
+"""The winner's scores that are told wherever there is no room for forty, beside those of its
+product."""
 
 EVALUATION, PAIRED, PICTURES = "evaluation.json", "paired.npz", "pictures"
 
@@ -168,17 +163,18 @@ def paired_values(evaluation: Evaluation) -> dict[str, NDArray[np.float64]]:
     return {name: value.numpy() for name, value in values.items() if value is not None}
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, real: RealImages) -> None:
-    """Write `evaluation.json`: every score with its interval, and the feature space."""
-    extractor = {"name": real.extractor.name, "digest": real.extractor.digest}
-    record: dict[str, Any] = evaluation.record() | {"extractor": extractor}
+def write_evaluation(folder: Path, evaluation: Evaluation, extractor: Extractor | None) -> None:
+    """Write `evaluation.json`: every score with its interval, and the feature space, if any."""
+    space = {"name": extractor.name, "digest": extractor.digest} if extractor else None
+    record: dict[str, Any] = evaluation.record() | {"extractor": space}
     (folder / EVALUATION).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def read_evaluation(folder: Path) -> tuple[Evaluation, str]:
-    """What `write_evaluation` wrote, and the digest of the extractor."""
+    """What `write_evaluation` wrote, and the digest of the extractor; empty without one."""
     record = json.loads((folder / EVALUATION).read_text())
-    return Evaluation.from_record(record), str(record["extractor"]["digest"])
+    space = record["extractor"]
+    return Evaluation.from_record(record), str(space["digest"]) if space else ""
 
 
 def _pixels(images: ImageSet) -> Tensor:

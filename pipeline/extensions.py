@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Iterable
 
-from gan.config import PipelineConfig
+from gan.config import Objective, PipelineConfig
 from gan.errors import ConfigError, DatasetError
+from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
 from pipeline.settings import presets, resolve
 
 EXTENSIONS = "extensions.json"
@@ -45,9 +46,10 @@ def config_within(parent: PipelineConfig, name: str) -> PipelineConfig:
     """The configuration of an extension as a stage of another run.
 
     It has the images, the device, the seed and the settings of evaluation of the parent (but for
-    `score_every`, `chunk` and `keep_checkpoints`), its objective and GPUs of a trial, and names of
-    its own: of the run of `quick` they are `quick-conditional`, of a registered model
-    `mnist-generator` it is `mnist-conditional`.  All else is as the preset or file has it.
+    `score_every`, `chunk` and `keep_checkpoints`), its objective (if that fits the task) and GPUs
+    of a trial, and names of its own: of the run of `quick` they are `quick-conditional`, of a
+    registered model `mnist-generator` it is `mnist-conditional`.  All else is as the preset or
+    file has it.
 
     Raises:
         ConfigError: as `extension_config`, or if it has extensions in its turn.
@@ -70,13 +72,21 @@ def config_within(parent: PipelineConfig, name: str) -> PipelineConfig:
         ),
         sweep=dataclasses.replace(
             config.sweep,
-            objective=parent.sweep.objective,
+            objective=_objective(config, parent),
             gpus_per_trial=parent.sweep.gpus_per_trial,
         ),
         promote=dataclasses.replace(
             config.promote, model=f"{model}-{config.base.task.replace('_', '-')}"
         ),
     )
+
+
+def _objective(config: PipelineConfig, parent: PipelineConfig) -> Objective:
+    """The parent's, where that is a score of what the extension trains, too."""
+    from gan.tasks import task_of
+
+    is_shared = parent.sweep.objective in task_of(config.base).objectives
+    return parent.sweep.objective if is_shared else config.sweep.objective
 
 
 def require_extensions(parent: PipelineConfig) -> None:
@@ -101,8 +111,30 @@ def require_extensions(parent: PipelineConfig) -> None:
         require_images(config)
 
 
+def require_objective(config: PipelineConfig) -> None:
+    """Refuse an objective that the task has no score for, before anything is run.
+
+    Raises:
+        ConfigError: naming those that it has.
+    """
+    task, objective = config.base.task, config.sweep.objective
+    if task == GENERATOR and objective in (FRECHET_DISTANCE_VALID, PARZEN_LL_VALID):
+        return  # without the second that importing torch takes
+    from gan.tasks import task_of
+
+    known = task_of(config.base).objectives
+    if objective not in known:
+        raise ConfigError(
+            [f"sweep.objective: {task} is scored by {' or '.join(known)}, got {objective}"]
+        )
+
+
 def require_images(config: PipelineConfig) -> None:
     """Refuse images that lack what the task needs, before anything is run or written.
+
+    Args:
+        config: of any task; one that starts from a promoted model may be pinned
+            (`pipeline.starts`), and then the model must be of these images.
 
     Raises:
         ConfigError: saying what they lack.
@@ -113,11 +145,20 @@ def require_images(config: PipelineConfig) -> None:
     # Only now: importing torch takes a second.
     from gan.datasets.splits import load_train_valid
     from gan.tasks import task_of
+    from pipeline.starts import data_of_start
 
+    images, _ = load_train_valid(config.base.data)
+    known = data_of_start(config)
+    if known not in (None, images.digest):
+        raise ConfigError(
+            [
+                f"start: the model was trained on other images than {config.base.data.dataset}: "
+                f"set data.dataset to its own, or start from another"
+            ]
+        )
     require = task_of(config.base).require
     if require is None:
         return
-    images, _ = load_train_valid(config.base.data)
     try:
         require(images, config.base)
     except DatasetError as error:

@@ -9,12 +9,13 @@ from typing import Any
 
 from gan.config import BUILT_IN, PipelineConfig, to_dict
 from gan.errors import DatasetError
-from pipeline.checks import quality_checks
 from pipeline.errors import PipelineError
-from pipeline.evaluation import HEADLINE_WITH_ERRORS, Judged, read_evaluation
+from pipeline.evaluation import Judged, read_evaluation
 from pipeline.extensions import EXTENSIONS, config_within
 from pipeline.gate import Check
 from pipeline.graph import Graph, Outcome, Stage
+from pipeline.product import quality_checks
+from pipeline.products import product_of
 from pipeline.stages import data, evaluate, extend, promote, report, sweep
 from tuning.ledger import Ledger, identity
 from tuning.sweep import Watcher
@@ -101,7 +102,9 @@ def _extend(
             needs=("data", "promote"),
             settings=lambda c: {name: to_dict(config_within(c, name)) for name in c.extensions},
             run=extend.stage(line),
-            is_settled=lambda folder: extend.is_settled(line, config),
+            is_settled=lambda folder: extend.is_settled(
+                line, config, WORKSPACES / config.name / "promote"
+            ),
             reads=lambda c: (*_test_file(c), *_extractor_file(c)),
         )
     ]
@@ -169,7 +172,7 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         result[metric] = winner["best"][metric]
     if "evaluate" in folders:
         scores = json.loads((folders["evaluate"] / evaluate.SCORES).read_text())
-        result |= {key: scores[key] for key in HEADLINE_WITH_ERRORS if key in scores}
+        result |= product_of(graph.config.base).told_of(scores)
     if "promote" in folders:
         promotion = json.loads((folders["promote"] / promote.PROMOTION).read_text())
         result |= {key: promotion[key] for key in ("outcome", "model", "version", "reason")}
@@ -186,13 +189,13 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def judged_winner(graph: Graph) -> Judged:
     """The scores of the winner on validation images, and what the gate's checks make of them."""
+    config = graph.config
     evaluation, _ = read_evaluation(graph.folder("evaluate"))
     winner = json.loads((graph.folder("sweep") / "winner.json").read_text())
+    checks = quality_checks(product_of(config.base), evaluation, config.promote.limits)
     return Judged(
         evaluation=evaluation,
-        checks=tuple(
-            quality_checks(evaluation, graph.config.promote.limits, task=graph.config.base.task)
-        ),
+        checks=tuple(checks),
         split="valid",
         run_id=winner["run_id"],
     )

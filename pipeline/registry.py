@@ -263,19 +263,17 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
     from mlflow.types import ColSpec, Schema, TensorSpec
     from mlflow.types.schema import Array
 
-    from gan.extensions.conditional import SavedConditional
+    from pipeline.products import product_of
 
-    saved = load_artifact(folder)
-    columns = [ColSpec("long", "n"), ColSpec("long", "seed")]
-    example: Any = {"n": [2], "seed": [0]}
-    if isinstance(saved, SavedConditional):
-        # A column of lists has a type of its own.
-        kind = "long" if saved.n_classes is not None else Array("double")
-        columns.append(ColSpec(kind, "condition"))
-        row = saved.G.conditions.rows[0].tolist()
-        example["condition"] = [0 if saved.n_classes is not None else row]
-        if saved.n_classes is None:  # as a mapping, a list in a column is taken for a column
-            example = pd.DataFrame(example)
+    kinds = {"long": "long", "string": "string", "numbers": Array("double")}
+    served = product_of((saved := load_artifact(folder)).config).served(saved)
+    columns = [
+        ColSpec(kinds[column.kind], column.name, required=column.is_required)
+        for column in served.columns
+    ]
+    example: Any = {column.name: [column.example] for column in served.columns}
+    if any(column.kind == "numbers" for column in served.columns):
+        example = pd.DataFrame(example)  # in a mapping, a list in a column is taken for a column
     mlflow.pyfunc.save_model(
         str(path),
         mlflow_model=Model(model_uuid=model_id, model_id=model_id, run_id=run_id),
@@ -283,7 +281,7 @@ def _save_model(path: Path, folder: Path, *, model_id: str, run_id: str) -> None
         artifacts={ARTIFACT: str(folder)},
         signature=ModelSignature(
             inputs=Schema(columns),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *saved.image_shape))]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *served.answer_shape))]),
         ),
         input_example=example,
         pip_requirements=[

@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gan.config import PipelineConfig, flatten, to_dict
+from gan.config import PipelineConfig, flatten, run_config, to_dict
 from gan.evaluation.classes import STARVED_FRACTION
 from gan.evaluation.suite import Evaluation
 from gan.metric_names import (
@@ -26,12 +26,16 @@ from gan.metric_names import (
     D_REAL_MEAN,
     FRECHET_DISTANCE_VALID,
     G_LOSS,
+    PARZEN_LL_TEST,
+    PARZEN_LL_TEST_SE,
     PARZEN_LL_VALID,
 )
 from gan.objectives import OBJECTIVES, Objective
 from gan.version import __version__
 from pipeline import report_figures as figures
 from pipeline.evaluation_table import unavailable_parts
+from pipeline.product import SAMPLES_PICTURE, Product
+from pipeline.products import PRODUCTS, product_of
 from pipeline.report_scores import (
     measured,
     number_text,
@@ -68,15 +72,7 @@ SETTING_LABELS = {
 }
 
 
-EXTENSION_TEXTS = {
-    "conditional": (
-        "Conditional GAN, p(x | c)",
-        "Ten samples of a condition in each row, in the order in which they came.",
-    ),
-}
-"""Task -> title of an extension, and what its picture shows."""
-
-PICTURES = ("samples", "conditions", "nearest", "straight", "spherical")
+PICTURES = ("samples", "nearest", "straight", "spherical")
 
 
 class Drawing(NamedTuple):
@@ -126,6 +122,7 @@ def render_report(
     base = flatten(config["base"])
     keys = varied_settings(trials)
     is_mnist = base["data.dataset"] == "mnist"
+    product = product_of(run_config(config["base"]))
     template = _environment(objective).get_template("report.html.j2")
     return template.render(
         name=name,
@@ -138,7 +135,12 @@ def render_report(
         other_scores=_other_scores(trials, objective),
         tiles=score_tiles(scores, winner, objective),
         distance=OBJECTIVES[FRECHET_DISTANCE_VALID],
-        tables=score_tables(evaluation) if evaluation else [],
+        tables=score_tables(evaluation, product.groups) if evaluation else [],
+        product=product,
+        findings=product.findings(evaluation, scores) if evaluation and scores else "",
+        shown=_own_picture(product, pictures),
+        own_rows=_with_errors(product.told_of(scores or {})),
+        has_parzen=PARZEN_LL_TEST in (scores or {}),
         unavailable=unavailable_parts(evaluation) if evaluation else {},
         evaluation=evaluation,
         classes=_class_shares(evaluation) if evaluation else None,
@@ -172,20 +174,32 @@ def render_report(
 
 def _extension(told: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[str, Any]:
     """An extension as the page shows it: its title, picture and the scores that are told."""
-    scores = told["scores"]
-    rows = [
+    product = PRODUCTS[told["task"]]
+    name = told["picture"]
+    return {
+        **told,
+        "title": product.title,
+        "caption": product.caption,
+        "rows": _with_errors(told["scores"]),
+        "picture": None if name is None else _picture(name, pictures[name]),
+    }
+
+
+def _with_errors(scores: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """Name, value and standard error of each score."""
+    return [
         (name, value, scores.get(f"{name}_se"))
         for name, value in scores.items()
         if not name.endswith("_se")
     ]
-    title, caption = EXTENSION_TEXTS[told["task"]]
-    return {
-        **told,
-        "title": title,
-        "caption": caption,
-        "rows": rows,
-        "picture": _picture(told["picture"], pictures[told["picture"]]),
-    }
+
+
+def _own_picture(product: Product, pictures: Mapping[str, bytes]) -> dict[str, Any] | None:
+    """What the task is for, where that is another picture than that of the samples."""
+    name = product.picture
+    if name == SAMPLES_PICTURE or name not in pictures:
+        return None
+    return _picture(name, pictures[name])
 
 
 def varied_settings(trials: Sequence[Trial]) -> list[str]:
@@ -276,9 +290,9 @@ def _class_shares(evaluation: Evaluation) -> Drawing | None:
 
 def _score_in_context(scores: Mapping[str, float], best_trial: int | None) -> Drawing | None:
     """The test score among those of Table 1; nothing unless it has as many samples behind it."""
-    if scores["n_samples"] != N_SAMPLES_OF_PAPER:
+    if scores["n_samples"] != N_SAMPLES_OF_PAPER or PARZEN_LL_TEST not in scores:
         return None
-    score, standard_error = scores["parzen_ll_test"], scores["parzen_ll_test_se"]
+    score, standard_error = scores[PARZEN_LL_TEST], scores[PARZEN_LL_TEST_SE]
     ours = figures.Reference(f"Trial {best_trial}", score, standard_error, is_ours=True)
     rows = [*TABLE_1, REAL_IMAGES, ours]
     listed = ", ".join(f"{row.label} {row.score:.1f}" for row in rows)

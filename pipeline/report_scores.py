@@ -1,25 +1,16 @@
 """Scores as a person reads them: those at the top, and all of an evaluation in groups."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gan.evaluation.score import Score
 from gan.evaluation.suite import Evaluation
-from gan.metric_names import (
-    FRECHET_DISTANCE_TEST,
-    FRECHET_DISTANCE_VALID,
-    PARZEN_LL_TEST,
-    PARZEN_LL_VALID,
-)
+from gan.metric_names import PARZEN_LL_VALID
 from gan.objectives import OBJECTIVES, Objective
 from pipeline.evaluation_table import rows
-
-ON_TEST = {FRECHET_DISTANCE_VALID: FRECHET_DISTANCE_TEST, PARZEN_LL_VALID: PARZEN_LL_TEST}
-"""Objective -> the same score of the test split."""
-
-MORE, LESS, AS_REAL, HALF, NONE = "more", "less", "as real images", "near 1/2", ""
+from pipeline.score_groups import AS_REAL, HALF, LESS, MORE, NONE, Group
 
 CHECKED_BY = {
     "parzen_ll": "not_smoothed",
@@ -36,8 +27,6 @@ CHECKED_BY = {
     "authenticity_pixels": "not_copied",
     "copy_share": "not_copied",
     "grey_share": "as_grey",
-    "condition_accuracy": "follows_condition",
-    "condition_accuracy_lowest": "follows_condition",
 }
 """Score -> the check of the gate that judges by it, or by what it sums up."""
 
@@ -45,28 +34,7 @@ MANY_DECIMALS = 5
 """A number that needs more is written as a power of ten."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Scores that are read together.
-
-    Attributes:
-        title: of the group.
-        reading: one sentence that says how to read it.
-        good: name of a score -> what is good.
-    """
-
-    title: str
-    reading: str
-    good: Mapping[str, str]
-
-
 GROUPS = (
-    Group(
-        title="Conditions",
-        reading="Whether samples are of the class that was asked for, by the answers of a "
-        "classifier that took no part in training: the mean over the classes, and the worst one.",
-        good={"condition_accuracy": MORE, "condition_accuracy_lowest": MORE},
-    ),
     Group(
         title="Distances and manifolds",
         reading="How far the samples lie from the data among the features: a distance sums up "
@@ -219,12 +187,18 @@ class Table:
     others: tuple[Row, ...]
 
 
-def score_tables(evaluation: Evaluation) -> list[Table]:
-    """Every score once, in the order of `GROUPS`; groups without a score are left out."""
+def score_tables(evaluation: Evaluation, own: Sequence[Group] = ()) -> list[Table]:
+    """Every score once, in groups; those without a score are left out.
+
+    Args:
+        evaluation: of the suite, and of the task.
+        own: groups of the task's own scores, which come first.
+    """
     pairs = {score.name: (score, real) for score, real in rows(evaluation)}
-    known = {name for group in GROUPS for name in group.good}
+    groups = (*own, *GROUPS)
+    known = {name for group in groups for name in group.good}
     tables = []
-    for group in (*GROUPS, OTHERS):
+    for group in (*groups, OTHERS):
         names = (
             group.good if group is not OTHERS else [name for name in pairs if name not in known]
         )
@@ -256,7 +230,7 @@ def score_tiles(
         return [(f"{objective.title}, validation", number, objective.unit, note)]
     tiles = []
     for score in sorted(OBJECTIVES.values(), key=lambda score: score is not objective):
-        metric = ON_TEST[score.metric]
+        metric = f"{score.metric.removesuffix('_valid')}_test"
         if metric not in scores:
             continue
         number = number_text(scores[metric], scores[f"{metric}_se"], score)
@@ -284,7 +258,8 @@ def number_text(value: float, error: float, score: Objective) -> str:
 
 
 def _row(group: Group, score: Score, real: Score | None) -> Row:
-    good, check = group.good.get(score.name, NONE), CHECKED_BY.get(score.name)
+    good = group.good.get(score.name, NONE)
+    check = group.checked_by.get(score.name) or CHECKED_BY.get(score.name)
     return Row(score=score, real=real, good=good, check=check)
 
 

@@ -2,26 +2,34 @@
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
-from torch import Tensor
 
-from gan.errors import ConditionError, ConfigError
-from gan.extensions.conditional import SavedConditional
+from gan.errors import ConfigError
 from gan.files import write_atomically
 from gan.sampling import save_png, tile
 from gan.saved_generator import SavedSampler
 from pipeline.artifacts import load_artifact
 from pipeline.errors import PipelineError
+from pipeline.product import Asked
+from pipeline.products import product_of
 from pipeline.registry import fetch
 from tuning.tracking import tracking_uri
 
+NO_OPTIONS: Mapping[str, str | None] = MappingProxyType({})
 SUFFIXES = (".png", ".npy", ".npz")
 
 
 def write_samples(
-    generator: str, *, n: int, seed: int, output: Path, condition: str | None = None
+    generator: str,
+    *,
+    n: int,
+    seed: int,
+    output: Path,
+    options: Mapping[str, str | None] = NO_OPTIONS,
 ) -> None:
     """Draw n images and write them, as one picture or as float32 [n, channels, height, width].
 
@@ -30,11 +38,10 @@ def write_samples(
         n: images.
         seed: same seed, same images.
         output: .png, .npy or .npz (key `images`).
-        condition: of every image, for a conditional generator: a class, or the coordinates of a
-            vector with commas between them; None: conditions are drawn as in the data.
+        options: what else was asked for, by the name of the option; None: it was not given.
 
     Raises:
-        ConfigError: for another kind of file, and a condition that the generator does not have.
+        ConfigError: for another kind of file, and what the model cannot draw.
         PipelineError: for a file that cannot be written.
         ArtifactError: if there is no such artifact, or it was altered.
     """
@@ -42,12 +49,14 @@ def write_samples(
         raise ConfigError([f"{output} must end in one of {', '.join(SUFFIXES)}"])
     if not output.parent.is_dir():
         raise PipelineError(f"{output} could not be written: there is no folder {output.parent}")
-    images = _draw(_load(generator), n=n, seed=seed, condition=condition)
+    saved = load_model(generator)
+    given = {name: value for name, value in options.items() if value is not None}
+    images = product_of(saved.config).draw(saved, Asked(n=n, seed=seed, options=given))
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / output.name
         match output.suffix:
             case ".png":
-                save_png(tile(images, columns=math.ceil(math.sqrt(n))), file, zoom=2)
+                save_png(tile(images, columns=math.ceil(math.sqrt(len(images)))), file, zoom=2)
             case ".npy":
                 np.save(file, images.numpy())
             case _:
@@ -58,20 +67,13 @@ def write_samples(
             raise PipelineError(f"{output} could not be written: {error.strerror}") from error
 
 
-def _draw(saved: SavedSampler, *, n: int, seed: int, condition: str | None) -> Tensor:
-    if condition is None:
-        return saved.sampler().sample(n, seed)
-    if not isinstance(saved, SavedConditional):
-        raise ConfigError(["this generator takes no condition: leave out --condition"])
-    try:
-        return saved.draw([float(part) for part in condition.split(",")], n=n, seed=seed)
-    except ValueError as error:
-        raise ConfigError([f"--condition takes numbers, got {condition!r}"]) from error
-    except ConditionError as error:
-        raise ConfigError([f"--condition: {error}"]) from error
+def load_model(generator: str) -> SavedSampler:
+    """The model of an artifact's folder, or of `NAME[@ALIAS]` in the registry, verified.
 
-
-def _load(generator: str) -> SavedSampler:
+    Raises:
+        ArtifactError: there is no such artifact, or it was altered.
+        TrackingError: the store does not answer.
+    """
     if Path(generator).is_dir():
         return load_artifact(Path(generator))
     with tempfile.TemporaryDirectory() as scratch:

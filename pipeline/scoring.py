@@ -32,9 +32,7 @@ from gan.files import new_folder
 from gan.randomness import stream_seed
 from gan.saved_generator import SavedSampler
 from gan.tasks import as_sampler, from_checkpoint, load_sampler
-from pipeline.artifacts import MANIFEST, WEIGHTS, load_artifact
-from pipeline.checks import quality_checks
-from pipeline.condition_scores import condition_picture, with_condition_scores
+from pipeline.artifacts import MANIFEST, WEIGHTS_SUFFIX, load_artifact
 from pipeline.errors import ArtifactNotFound, PipelineError
 from pipeline.evaluation import (
     PICTURES,
@@ -52,6 +50,8 @@ from pipeline.generator_scores import (
     with_path_scores,
 )
 from pipeline.main_line import WORKSPACES
+from pipeline.product import Candidate, quality_checks
+from pipeline.products import product_of
 from pipeline.registry import fetch, has_run
 from tuning.tracking import (
     download_checkpoint,
@@ -159,6 +159,7 @@ def _judge(
     n_likelihood_images: int = 0,
     ais: AisSettings | None = None,
 ) -> Judged:
+    product = product_of(config.base)
     real = _real_images(samples, config, request)
     if saved is not None and n_likelihood_images:
         require_log_likelihood(saved, n_images=n_likelihood_images, n_scored=len(real.scored))
@@ -167,23 +168,30 @@ def _judge(
     evaluation = evaluate(samples, real, seed=seed)
     if saved is not None:
         evaluation = with_path_scores(evaluation, saved.sampler(), real, seed=seed)
-        evaluation = with_condition_scores(evaluation, saved, real, seed=seed)
+        candidate = Candidate(
+            saved=saved,
+            config=config.base,
+            split=request.split,
+            extractors=extractors_folder(WORKSPACES / config.name),
+            seed=seed,
+        )
+        evaluation = product.measure(candidate).added_to(evaluation)
     if saved is not None and ais is not None and n_likelihood_images:
         evaluation = with_log_likelihood(
             evaluation, saved, real, n_images=n_likelihood_images, settings=ais
         )
-    checks = tuple(quality_checks(evaluation, config.promote.limits, task=config.base.task))
+    checks = tuple(quality_checks(product, evaluation, config.promote.limits))
     judged = Judged(evaluation=evaluation, checks=checks, split=request.split, run_id=None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_evaluation(folder, evaluation, real)
+        write_evaluation(folder, evaluation, real.extractor)
         verdicts = [asdict(check) for check in checks]
         (folder / CHECKS).write_text(json.dumps(verdicts, indent=2) + "\n")
         (folder / PICTURES).mkdir()
         sample_pictures(folder / PICTURES, samples, train=real.train)
         if saved is not None:
             interpolation_pictures(folder / PICTURES, saved.sampler(), seed=seed)
-            condition_picture(folder / PICTURES, saved, seed=seed)
+            product.draw_picture(candidate, folder / PICTURES)
         if request.keep is not None:
             with new_folder(request.keep.absolute()) as kept:
                 shutil.copytree(folder, kept, dirs_exist_ok=True)
@@ -292,8 +300,8 @@ def _in_folder(folder: Path) -> SavedSampler:
         return as_sampler(from_checkpoint(folder), str(folder))
     if (folder / MANIFEST).is_file():
         return load_artifact(folder)
-    if (folder / WEIGHTS).is_file():
+    if any(folder.glob(f"*{WEIGHTS_SUFFIX}")):
         return load_sampler(folder)
     raise PipelineError(
-        f"{folder} holds neither a checkpoint ({TENSORS}) nor a generator ({WEIGHTS})"
+        f"{folder} holds neither a checkpoint ({TENSORS}) nor a generator (*{WEIGHTS_SUFFIX})"
     )

@@ -14,12 +14,14 @@ environment must have the package `adversarial-nets`.
 images follow one another in the order of the rows.  The same row always gives the same images,
 those of `gan sample` with the same seed on a CPU.
 
-Rows for a conditional generator have a column `condition` besides: a class, or the list of a
-vector's coordinates.
+Models of extensions take other columns, which their products state (`pipeline.products`): a
+conditional generator a column `condition` besides, a class, or the list of a vector's coordinates.
 
     {"dataframe_records": [{"n": 2, "seed": 0, "condition": 7}]}
 """
 
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +34,21 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from gan.errors import ConditionError
-from gan.extensions.conditional import SavedConditional
 from pipeline.artifacts import load_artifact
+from pipeline.products import product_of
 
 MAX_IMAGES = 1_000
-"""Images in one answer; as many of MNIST are 16 MB of JSON, and take a second."""
+"""Images (or what else is asked for) in one answer; as many of MNIST are 16 MB of JSON, and take a
+second."""
 
 
 class ServedGenerator(PythonModel):  # type: ignore[misc]
-    """Rows of `n` and `seed`, and perhaps `condition`, in; images out."""
+    """Rows of what the model's product asks for in; images, or what else it answers, out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the artifact that MLflow has laid down."""
-        self._saved = load_artifact(Path(context.artifacts["generator"]))
+        saved = load_artifact(Path(context.artifacts["generator"]))
+        self._served = product_of(saved.config).served(saved)
 
     def predict(
         self,
@@ -52,38 +56,39 @@ class ServedGenerator(PythonModel):  # type: ignore[misc]
         model_input: DataFrame,
         params: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
-        """Images, [sum of n, channels, height, width] in [0, 1], of all rows in their order.
+        """The answers to all rows in their order, [sum of the rows' counts, *answer_shape].
 
         Args:
             context: not used; the artifact was read by `load_context`.
-            model_input: integer columns `n`, images of that row, and `seed`; `condition`, if the
-                generator takes one.
+            model_input: the columns of `pipeline.product.Served`.
             params: not used; MLflow hands it over.
 
         Raises:
-            MlflowException: with status 400, if there is no image to draw, or too many, a seed is
-                below 0, or what is asked for is no condition of this generator.
+            MlflowException: with status 400, if there is nothing to answer, or too much, a seed is
+                below 0, or the model cannot answer a row.
         """
-        counts, seeds = model_input["n"].tolist(), model_input["seed"].tolist()
-        if not counts or min(counts) < 1 or sum(counts) > MAX_IMAGES:
-            raise _bad_request(
-                f"each n must be >= 1 and all of them together <= {MAX_IMAGES:,}, got {counts}"
-            )
-        if min(seeds) < 0:
-            raise _bad_request(f"each seed must be >= 0, got {seeds}")
-        saved = self._saved
-        if not isinstance(saved, SavedConditional):
-            rows = zip(counts, seeds, strict=True)
-            return np.concatenate([saved.sampler().sample(n, seed).numpy() for n, seed in rows])
-        given = [np.atleast_1d(condition).tolist() for condition in model_input["condition"]]
+        rows = [_given(row) for row in model_input.to_dict("records")]
         try:
-            images = [
-                saved.draw(condition, n=n, seed=seed).numpy()
-                for n, seed, condition in zip(counts, seeds, given, strict=True)
-            ]
+            counts = [self._served.count(row) for row in rows]
+            if not counts or min(counts) < 1 or sum(counts) > MAX_IMAGES:
+                raise _bad_request(
+                    f"each n must be >= 1 and all of them together <= {MAX_IMAGES:,}, got {counts}"
+                )
+            seeds = [row.get("seed", 0) for row in rows]
+            if min(seeds) < 0:
+                raise _bad_request(f"each seed must be >= 0, got {seeds}")
+            return np.concatenate([self._served.answer(row) for row in rows])
         except ConditionError as error:
             raise _bad_request(str(error)) from error
-        return np.concatenate(images)
+
+
+def _given(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """A row without the optional columns that it leaves empty: pandas has NaN or None there."""
+    return {
+        str(name): value
+        for name, value in row.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
 
 
 def _bad_request(problem: str) -> MlflowException:

@@ -6,17 +6,18 @@ when it is asked for by name.  The gate judges by the scores on validation image
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from gan.config import EvaluationConfig
-from gan.datasets.splits import load_test
+from gan.datasets.splits import load_test, load_train_valid
 from gan.errors import ScoreError
 from gan.evaluation.frechet import frechet_distance
 from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma, parzen_scores
 from gan.evaluation.real_images import RealImages
-from gan.evaluation.suite import evaluate
+from gan.evaluation.suite import Evaluation, evaluate
 from gan.metric_names import (
     FRECHET_DISTANCE_TEST,
     FRECHET_DISTANCE_TEST_SE,
@@ -39,23 +40,19 @@ from gan.metric_names import (
 from gan.randomness import stream_seed
 from gan.run import unit_pixels
 from gan.tasks import load_sampler
-from pipeline.condition_scores import (
-    condition_picture,
-    parzen_of_each_class,
-    with_condition_scores,
-)
 from pipeline.evaluation import (
     PAIRED,
     PICTURES,
     by_metric_name,
     extractors_folder,
     paired_values,
-    real_images,
     write_evaluation,
 )
 from pipeline.evaluation_pictures import interpolation_pictures, sample_pictures
 from pipeline.generator_scores import with_path_scores
 from pipeline.graph import Work
+from pipeline.product import Candidate
+from pipeline.products import product_of
 from pipeline.stages.data import load_valid
 from pipeline.stages.sweep import logged_winner
 from tuning.tracking import log_folder, log_scores, tracking_uri
@@ -95,37 +92,54 @@ def run(work: Work) -> None:
     winner = logged_winner(work, stage="evaluate")
     saved = load_sampler(work.inputs["sweep"] / "winner")
     sample_seed = stream_seed(saved.config.seed, "evaluate") % 2**31
-    sampler = saved.sampler()
-    samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
-    valid, test = load_valid(work), unit_pixels(load_test(config.data))
-
-    extractors = extractors_folder(work.workspace)
-    real = real_images(config.data, config.evaluation, split="valid", extractors=extractors)
-    evaluation = evaluate(samples, real, seed=sample_seed)
-    evaluation = with_path_scores(evaluation, sampler, real, seed=sample_seed)
-    evaluation = with_condition_scores(evaluation, saved, real, seed=sample_seed)
-    scores = by_metric_name(evaluation, "valid") | _frechet_on_test(samples, test, real)
-    # By the released code's protocol, whose standard error is that over images alone.
-    scores |= parzen_of_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
-    scores |= parzen_of_each_class(
-        saved, valid=valid, test=test, cfg=config.evaluation, seed=sample_seed
+    load_valid(work)  # which refuses other images than those of the sweep
+    candidate = Candidate(
+        saved=saved,
+        config=config,
+        split="valid",
+        extractors=extractors_folder(work.workspace),
+        seed=sample_seed,
     )
+    product = product_of(config)
+    (work.out / PICTURES).mkdir()
+    evaluation = Evaluation(scores={}, unavailable={}, n_samples=0)
+    scores: dict[str, float] = {}
+    if product.is_judged_by_images:
+        evaluation, scores = _of_images(candidate, work.out / PICTURES)
+    evaluation = product.measure(candidate).added_to(evaluation)
+    scores = by_metric_name(evaluation, "valid") | scores | product.measure_test(candidate)
+    product.draw_picture(candidate, work.out / PICTURES)
     facts = {name: getattr(config.evaluation, name) for name in PROTOCOL}
     facts["sample_seed"] = sample_seed
 
     (work.out / SCORES).write_text(json.dumps(scores | facts, indent=2) + "\n")
-    write_evaluation(work.out, evaluation, real)
-    np.savez(work.out / PAIRED, **paired_values(evaluation))  # type: ignore[arg-type]
-    (work.out / PICTURES).mkdir()
-    sample_pictures(work.out / PICTURES, samples, train=real.train)
-    interpolation_pictures(work.out / PICTURES, sampler, seed=sample_seed)
-    condition_picture(work.out / PICTURES, saved, seed=sample_seed)
+    extractor = candidate.real.extractor if product.is_judged_by_images else None
+    write_evaluation(work.out, evaluation, extractor)
+    paired = paired_values(evaluation) | dict(product.values(candidate))
+    np.savez(work.out / PAIRED, **paired)  # type: ignore[arg-type]
 
     # The winner's process is over, so this stage is now the one writer of its run.
     uri, run_id = tracking_uri(), winner["run_id"]
     metrics = {FRESH.get(name, name): value for name, value in scores.items()}
     log_folder(uri, run_id, work.out, "evaluation")
     log_scores(uri, run_id, metrics, step=int(winner["step"]))
+
+
+def _of_images(candidate: Candidate, pictures: Path) -> tuple[Evaluation, dict[str, float]]:
+    """The suite on samples, and what it leaves to this stage: the scores on test images."""
+    config, seed, real = candidate.config, candidate.seed, candidate.real
+    sampler = candidate.saved.sampler()
+    samples = sampler.sample(config.evaluation.n_samples, seed=seed)
+    valid = unit_pixels(load_train_valid(config.data)[1])
+    test = unit_pixels(load_test(config.data))
+    evaluation = evaluate(samples, real, seed=seed)
+    evaluation = with_path_scores(evaluation, sampler, real, seed=seed)
+    scores = _frechet_on_test(samples, test, real)
+    # By the released code's protocol, whose standard error is that over images alone.
+    scores |= parzen_of_both_splits(samples, valid=valid, test=test, cfg=config.evaluation)
+    sample_pictures(pictures, samples, train=real.train)
+    interpolation_pictures(pictures, sampler, seed=seed)
+    return evaluation, scores
 
 
 def parzen_of_both_splits(

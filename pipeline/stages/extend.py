@@ -8,20 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from gan.config import PipelineConfig
-from pipeline.evaluation import HEADLINE_WITH_ERRORS, PICTURES
-from pipeline.extensions import EXTENSIONS, config_within
+from pipeline.evaluation import PICTURES
+from pipeline.extensions import EXTENSIONS, config_within, require_images
 from pipeline.graph import Graph, Work
+from pipeline.products import product_of
 from pipeline.stages.evaluate import SCORES
-from pipeline.stages.promote import PROMOTION
+from pipeline.stages.promote import ARTIFACT, PROMOTION
 from pipeline.stages.report import PAGE
+from pipeline.starts import pin
 
 logger = logging.getLogger(__name__)
 
-PICTURE = {"conditional": "conditions.png"}
-"""Task -> the picture of its evaluation that shows what it is for."""
-
 Line = Callable[[PipelineConfig], Graph]
 """The main line of a configuration."""
+
+
+def pinned(parent: PipelineConfig, name: str, promoted: Path) -> PipelineConfig:
+    """The configuration of an extension behind a generator.
+
+    Args:
+        parent: the run of the generator.
+        name: of the extension.
+        promoted: folder of the stage `promote`.
+
+    Raises:
+        ConfigError: as `config_within`, or there is nothing that it can start from.
+    """
+    artifact = promoted / ARTIFACT
+    config = config_within(parent, name)
+    config = pin(config, promoted=artifact if artifact.is_dir() else None)
+    require_images(config)
+    return config
 
 
 def stage(line: Line) -> Callable[[Work], None]:
@@ -38,7 +55,7 @@ def stage(line: Line) -> Callable[[Work], None]:
         """
         told = []
         for name in work.config.extensions:
-            graph = line(config_within(work.config, name))
+            graph = line(pinned(work.config, name, work.inputs["promote"]))
             for outcome in graph.run():
                 state = "unchanged" if outcome.is_skipped else "done"
                 logger.info("%s: %s %s, %s", name, outcome.stage, state, outcome.folder)
@@ -48,10 +65,16 @@ def stage(line: Line) -> Callable[[Work], None]:
     return run
 
 
-def is_settled(line: Line, config: PipelineConfig) -> bool:
-    """Whether no extension has anything left to do but to read its images again."""
+def is_settled(line: Line, config: PipelineConfig, promoted: Path) -> bool:
+    """Whether no extension has anything left to do but to read its images again.
+
+    Args:
+        line: as of `stage`.
+        config: the run of the generator.
+        promoted: folder of the stage `promote`.
+    """
     for name in config.extensions:
-        plan = line(config_within(config, name)).plan()
+        plan = line(pinned(config, name, promoted)).plan()
         if any(would_run for stage, would_run in plan.items() if stage != "data"):
             return False
     return True
@@ -62,13 +85,17 @@ def _outcome(graph: Graph, out: Path) -> dict[str, Any]:
     task = graph.config.base.task
     promotion = json.loads((graph.folder("promote") / PROMOTION).read_text())
     scores = json.loads((graph.folder("evaluate") / SCORES).read_text())
-    picture = PICTURE[task]
-    shutil.copy(graph.folder("evaluate") / PICTURES / picture, out / f"{task}.png")
+    product = product_of(graph.config.base)
+    drawn = graph.folder("evaluate") / PICTURES / product.picture
+    picture = None
+    if drawn.is_file():
+        picture = f"{task}.png"
+        shutil.copy(drawn, out / picture)
     return {
         "task": task,
         "name": graph.config.name,
-        "picture": f"{task}.png",
-        "scores": {name: scores[name] for name in HEADLINE_WITH_ERRORS if name in scores},
+        "picture": picture,
+        "scores": product.told_of(scores),
         "report": str(graph.folder("report") / PAGE),
         **{key: promotion[key] for key in ("outcome", "model", "version", "reason", "checks")},
     }

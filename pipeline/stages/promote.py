@@ -17,13 +17,14 @@ from gan.files import sha256
 from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_SIGMA, PARZEN_SIGMA_FINE
 from gan.objectives import OBJECTIVES
 from gan.run import score_samples
-from gan.tasks import load_sampler, task_of
+from gan.tasks import OF_IMAGES, load_sampler, task_of
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
-from pipeline.checks import quality_checks
 from pipeline.errors import StageError
-from pipeline.evaluation import HEADLINE, PAIRED, extractors_folder, read_evaluation
+from pipeline.evaluation import PAIRED, extractors_folder, read_evaluation
 from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
 from pipeline.graph import Work
+from pipeline.product import Candidate, quality_checks
+from pipeline.products import product_of
 from pipeline.registry import (
     GeneratorVersion,
     current_champion,
@@ -42,8 +43,8 @@ PROMOTION, ARTIFACT = "promotion.json", "generator"
 SETTINGS = (*PROTOCOL, "sample_seed")
 """What `scores.json` holds beside scores."""
 
-ON_CARD = (*HEADLINE, "authenticity_valid", PARZEN_SIGMA, PARZEN_SIGMA_FINE)
-"""The scores that an artifact has with it."""
+ON_CARD = ("authenticity_valid", PARZEN_SIGMA, PARZEN_SIGMA_FINE)
+"""The scores that an artifact has with it beside those of its product that are told."""
 
 
 def run(work: Work) -> None:
@@ -121,7 +122,8 @@ def _require_same_protocol(work: Work, scores: Mapping[str, float]) -> None:
 def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, float]) -> Verdict:
     evaluation, extractor_digest = read_evaluation(work.inputs["evaluate"])
     checks = [finite_scores({k: v for k, v in scores.items() if k not in SETTINGS})]
-    checks += quality_checks(evaluation, work.config.promote.limits, task=work.config.base.task)
+    product = product_of(work.config.base)
+    checks += quality_checks(product, evaluation, work.config.promote.limits)
     manifest = None if champion is None else verify(work.out / ARTIFACT)
     known = None if manifest is None else manifest.lineage.data_digest
     data = same_data(_data_digest(work), known)
@@ -161,11 +163,20 @@ def _champion_values(
     work: Work, *, sample_seed: int, extractor_digest: str
 ) -> NDArray[np.float64]:
     """What the objective pairs, of the champion, by the candidate's protocol."""
-    config = work.config.base
-    sampler = load_artifact(work.out / ARTIFACT).sampler()
-    samples = sampler.sample(config.evaluation.n_samples, seed=sample_seed)
+    config, objective = work.config.base, work.config.sweep.objective
+    saved = load_artifact(work.out / ARTIFACT)
     valid = load_valid(work)
-    if work.config.sweep.objective == FRECHET_DISTANCE_VALID:
+    if objective not in OF_IMAGES:
+        candidate = Candidate(
+            saved=saved,
+            config=config,
+            split="valid",
+            extractors=extractors_folder(work.workspace),
+            seed=sample_seed,
+        )
+        return product_of(config).values(candidate)[objective]
+    samples = saved.sampler().sample(config.evaluation.n_samples, seed=sample_seed)
+    if objective == FRECHET_DISTANCE_VALID:
         extractor = _same_extractor(work, extractor_digest)
         points = extractor(valid.to(samples)), extractor(samples)
         values = frechet_distance(*points, seed=sample_seed).by_group
@@ -202,7 +213,8 @@ def _write_artifact(work: Work, winner: dict[str, Any], scores: dict[str, float]
         git_commit=provenance().get("mlflow.source.git.commit"),
     )
     saved = load_sampler(work.inputs["sweep"] / "winner")
-    on_card = {k: v for k, v in scores.items() if k.removesuffix("_se") in ON_CARD}
+    names = (*product_of(work.config.base).told, *ON_CARD)
+    on_card = {k: v for k, v in scores.items() if k.removesuffix("_se") in names}
     write_artifact(work.out / ARTIFACT, saved=saved, scores=on_card, lineage=lineage)
 
 

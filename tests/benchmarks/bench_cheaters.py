@@ -26,7 +26,7 @@ from gan.evaluation.real_images import RealImages
 from gan.evaluation.suite import Evaluation, evaluate
 from gan.randomness import stream
 from gan.run import unit_pixels
-from pipeline.checks import quality_checks
+from pipeline.checks import sample_checks
 from pipeline.evaluation import real_images
 
 COLUMNS = (
@@ -66,7 +66,7 @@ def half(material: Material, *, draw: int) -> Tensor:
 def judge(samples: Tensor, real: RealImages, *, seed: int) -> tuple[Evaluation, list[str]]:
     """Every score of the samples, and the names of the checks that refuse them."""
     evaluation = evaluate(samples, real, seed=seed)
-    checks = quality_checks(evaluation, LimitsConfig())
+    checks = sample_checks(evaluation, LimitsConfig())
     return evaluation, [check.name for check in checks if not check.passed]
 
 

@@ -7,7 +7,7 @@ import pytest
 from gan.config import LimitsConfig
 from gan.evaluation.score import Score, normal_score
 from gan.evaluation.suite import NO_LABELS, Evaluation
-from pipeline.checks import CHECKS, quality_checks
+from pipeline.checks import CHECKS, sample_checks
 
 GOOD = {
     "parzen_ll": 200.0,
@@ -46,11 +46,11 @@ def scored(*, missing=(), starved=(), unavailable=(), **values):
 
 
 def failed(evaluation, **limits):
-    return [c.name for c in quality_checks(evaluation, LimitsConfig(**limits)) if not c.passed]
+    return [c.name for c in sample_checks(evaluation, LimitsConfig(**limits)) if not c.passed]
 
 
 def test_samples_that_are_as_good_as_can_be_asked_pass_every_check():
-    checks = quality_checks(scored(), LimitsConfig())
+    checks = sample_checks(scored(), LimitsConfig())
     assert [check.name for check in checks] == [check.__name__ for check in CHECKS]
     assert [check.reason for check in checks if not check.passed] == []
 
@@ -82,7 +82,7 @@ def test_samples_that_are_as_good_as_can_be_asked_pass_every_check():
 )
 def test_each_cheat_fails_its_own_check_alone_with_number_and_limit(name, values, reason):
     evaluation = scored(**values)
-    (check,) = [c for c in quality_checks(evaluation, LimitsConfig()) if not c.passed]
+    (check,) = [c for c in sample_checks(evaluation, LimitsConfig()) if not c.passed]
     assert check.name == name
     assert check.value is not None
     assert check.limit is not None
@@ -119,7 +119,7 @@ def test_a_score_that_could_not_be_taken_fails_its_check_unless_that_is_allowed(
     evaluation = scored(unavailable=dict.fromkeys([part, *scores], why))
     assert failed(evaluation) == [name]
     assert failed(evaluation, allow_unavailable=True) == []
-    (check,) = [c for c in quality_checks(evaluation, LimitsConfig()) if not c.passed]
+    (check,) = [c for c in sample_checks(evaluation, LimitsConfig()) if not c.passed]
     assert check.reason.startswith("not available: ")
     assert why in check.reason
 
@@ -145,7 +145,7 @@ def test_held_out_images_that_are_all_copies_leave_the_distances_to_decide():
 def test_classes_too_rare_to_judge_are_named():
     evaluation = scored()
     evaluation.details["classes"] = {"not_judged": ["8", "9"]}
-    checks = {check.name: check for check in quality_checks(evaluation, LimitsConfig())}
+    checks = {check.name: check for check in sample_checks(evaluation, LimitsConfig())}
     assert checks["all_classes"].passed
     assert checks["all_classes"].reason.endswith("too rare for so many samples to tell: 8, 9")
 

@@ -156,11 +156,16 @@ def test_paired_values_are_those_that_were_taken():
 
 def test_evaluation_is_read_back_as_it_was_written(here, tmp_path):
     real, written = of("valid", here), an_evaluation()
-    write_evaluation(tmp_path, written, real)
+    write_evaluation(tmp_path, written, real.extractor)
     found, digest = read_evaluation(tmp_path)
     assert found.record() == written.record()
     assert list(found.scores) == list(written.scores)
     assert digest == real.extractor.digest
+
+
+def test_an_evaluation_without_features_has_no_digest_of_an_extractor(tmp_path):
+    write_evaluation(tmp_path, an_evaluation(), None)
+    assert read_evaluation(tmp_path)[1] == ""
 
 
 def test_summary_is_json_with_the_scores_the_verdicts_and_the_reasons():

@@ -22,6 +22,7 @@ from gan.evaluation.suite import Evaluation
 from gan.tasks import TASKS
 from pipeline.checks import CHECKS
 from pipeline.gate import better_than_champion
+from pipeline.products import PRODUCTS
 from pipeline.report_figures import (
     MAX_POINTS,
     ClassShare,
@@ -33,9 +34,8 @@ from pipeline.report_figures import (
     score_limits,
     setting_text,
 )
-from pipeline.report_page import EXTENSION_TEXTS, render_report, varied_settings
+from pipeline.report_page import render_report, varied_settings
 from pipeline.report_scores import CHECKED_BY, GROUPS, score_tables
-from pipeline.stages.extend import PICTURE
 from tests.pipeline.chromium import CHROMIUM, QUIET
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
@@ -89,7 +89,7 @@ NAMES = (
     "copying_c_t authenticity outlier_share copying_z_pixels authenticity_pixels "
     "copy_share "
     "classifier_test_accuracy nearest_test_accuracy nearest_test_accuracy_real "
-    "nearest_test_accuracy_samples grey_share condition_accuracy condition_accuracy_lowest "
+    "nearest_test_accuracy_samples grey_share "
     "ais_ll ais_ll_lower ais_ll_upper ais_ll_gap"
 ).split() + [
     f"path_{name}_{kind}"
@@ -543,6 +543,20 @@ def test_scores_that_the_gate_judges_by_are_open_and_the_others_closed(full):
     assert len(closed) == len([group for group in GROUPS if set(group.good) - set(CHECKED_BY)])
     hidden = [name for name in NAMES if any(f"<code>{name}</code>" in part for part in closed)]
     assert sorted(hidden) == sorted(set(NAMES) - set(CHECKED_BY))
+
+
+@pytest.mark.parametrize("task", PRODUCTS)
+def test_scores_of_a_product_come_first_beside_the_checks_that_judge_them(task):
+    groups = PRODUCTS[task].groups
+    names = [name for group in groups for name in group.good]
+    assert not set(names) & set(NAMES)
+    scores = EVALUATION.scores | {name: a_score(name) for name in names}
+    tables = score_tables(dataclasses.replace(EVALUATION, scores=scores), groups)
+    assert [table.group for table in tables[: len(groups)]] == list(groups)
+    checked = {row.score.name: row.check for t in tables for row in t.decisive}
+    assert (
+        checked.items() >= {k: v for group in groups for k, v in group.checked_by.items()}.items()
+    )
 
 
 def test_verdict_of_the_gate_stands_beside_the_score():
@@ -1176,4 +1190,4 @@ def test_page_without_extensions_has_no_section_of_them(full):
 
 
 def test_every_task_that_the_stage_has_a_picture_of_has_its_words():
-    assert EXTENSION_TEXTS.keys() == PICTURE.keys() == {*TASKS} - {"generator"}
+    assert PRODUCTS.keys() == TASKS.keys()

@@ -1,6 +1,7 @@
 """Scores of a conditional generator, without training one.  Kinds: closed form, bad input."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,8 @@ from gan.evaluation.score import Score
 from gan.evaluation.suite import NO_LABELS, Evaluation
 from gan.extensions.conditional import ConditionalGenerator, Conditions, SavedConditional, Units
 from gan.nets import Player
-from pipeline.checks import quality_checks
-from pipeline.condition_scores import N_OF_EACH, condition_picture, with_condition_scores
-from tests.pipeline.tiny_generators import untrained
+from pipeline.product import quality_checks
+from pipeline.products.conditional import CONDITIONAL, N_OF_EACH, measure
 
 NOTHING = Evaluation(scores={}, unavailable={}, n_samples=100)
 
@@ -55,15 +55,20 @@ class Real:
         return rows
 
 
+def measured(saved, real):
+    """An evaluation of nothing but the conditions."""
+    return measure(SimpleNamespace(saved=saved, real=real, seed=0)).added_to(NOTHING)
+
+
 def test_a_generator_that_follows_its_condition_is_right_everywhere():
-    evaluation = with_condition_scores(NOTHING, saved(), Real(), seed=0)
+    evaluation = measured(saved(), Real())
     assert evaluation.scores["condition_accuracy"].value == 1
     assert evaluation.details["condition"]["n_of_each"] == N_OF_EACH
     assert evaluation.unavailable == {}
 
 
 def test_what_the_classifier_gets_wrong_is_counted():
-    evaluation = with_condition_scores(NOTHING, saved(), Real(share_right=0.75), seed=0)
+    evaluation = measured(saved(), Real(share_right=0.75))
     assert evaluation.scores["condition_accuracy"].value == pytest.approx(0.75, abs=1e-12)
     assert evaluation.details["condition"]["by_class"] == {"0": 0.75, "1": 0.75}
 
@@ -84,23 +89,15 @@ def without_labels():
     ],
 )
 def test_without_its_classes_the_scores_are_named_as_missing(generator, real, why):
-    evaluation = with_condition_scores(NOTHING, generator, real, seed=0)
+    evaluation = measured(generator, real)
     assert (evaluation.scores, evaluation.unavailable) == ({}, {"condition": why})
     (check,) = [
         check
-        for check in quality_checks(evaluation, LimitsConfig(), task="conditional")
+        for check in quality_checks(CONDITIONAL, evaluation, LimitsConfig())
         if check.name == "follows_condition"
     ]
     assert check.passed is (why == NO_CLASSES)
     assert why in check.reason
-
-
-def test_a_generator_without_conditions_is_passed_over(tmp_path):
-    assert with_condition_scores(NOTHING, untrained(), Real(), seed=0) is NOTHING
-    condition_picture(tmp_path, untrained(), seed=0)
-    assert list(tmp_path.iterdir()) == []
-    names = [check.name for check in quality_checks(NOTHING, LimitsConfig())]
-    assert "follows_condition" not in names
 
 
 # The check
@@ -129,7 +126,7 @@ def scored(mean, lowest):
     ],
 )
 def test_both_limits_must_be_reached(mean, lowest, is_passed, value, limit):
-    checks = quality_checks(scored(mean, lowest), LimitsConfig(), task="conditional")
+    checks = quality_checks(CONDITIONAL, scored(mean, lowest), LimitsConfig())
     (check,) = [check for check in checks if check.name == "follows_condition"]
     assert (check.passed, check.value, check.limit) == (is_passed, value, limit)
     assert f"{mean:.1%} of its samples are of the class that was asked for" in check.reason

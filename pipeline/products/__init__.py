@@ -1,0 +1,18 @@
+"""What the pipeline does with what each task trains: one module and one record a task."""
+
+from gan.config import RunConfig
+from gan.config import Task as TaskName
+from pipeline.product import Product
+from pipeline.products.conditional import CONDITIONAL
+from pipeline.products.generator import GENERATOR
+
+PRODUCTS: dict[TaskName, Product] = {
+    "generator": GENERATOR,
+    "conditional": CONDITIONAL,
+}
+"""By `RunConfig.task`."""
+
+
+def product_of(config: RunConfig) -> Product:
+    """The product of what a configuration trains."""
+    return PRODUCTS[config.task]

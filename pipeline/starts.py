@@ -1,0 +1,103 @@
+"""What an extension starts from: a promoted model, pinned before anything is run.
+
+A configuration names it by `start`.  `pin` lays it down, verified, in `runs/.starts/`, in a folder
+named by the SHA-256 of its manifest, and puts that folder into the configuration: a sweep that is
+resumed starts from the same weights, whoever is the champion by then.
+"""
+
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+
+from gan.config import PipelineConfig
+from gan.errors import CheckpointError, ConfigError
+from gan.files import new_folder, sha256
+from gan.tasks import load, require_origin, task_of
+from pipeline.artifacts import MANIFEST, verify
+from pipeline.errors import ArtifactError, ArtifactNotFound
+from pipeline.registry import fetch
+from tuning.tracking import tracking_uri
+
+STARTS = Path("runs") / ".starts"
+
+
+def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConfig:
+    """The configuration with the model that it starts from laid down, and its settings taken over.
+
+    A configuration whose task starts from nothing stays as it is.
+
+    Args:
+        config: of an extension.
+        promoted: folder of the artifact that a run has promoted which this one is a part of; it
+            counts where `start` is not given and the task starts from a generator.
+
+    Raises:
+        ConfigError: there is no such model, it is of another task or of other images, or `start`
+            is given to a task that starts from nothing.
+    """
+    wanted = task_of(config.base).origin(config.base)
+    if wanted is None:
+        if config.base.start is not None:
+            raise ConfigError(
+                [f"start: {config.base.task} starts from nothing here, got {config.base.start}"]
+            )
+        return config
+    reference = config.base.start
+    if reference is None and wanted == "generator" and promoted is not None:
+        reference = str(promoted)
+    if reference is None:
+        reference = f"{_data_name(config)}-{wanted}"
+    try:
+        folder = _laid_down(reference)
+        origin = load(folder)
+    except (ArtifactError, CheckpointError) as error:
+        raise ConfigError([f"start: {_what(reference, error)}"]) from error
+    require_origin(config.base, origin)
+    base = task_of(config.base).adopt(config.base, origin.config)
+    return dataclasses.replace(config, base=dataclasses.replace(base, start=str(folder)))
+
+
+def data_of_start(config: PipelineConfig) -> str | None:
+    """SHA-256 of the images behind the model that a pinned configuration starts from.
+
+    None where it starts from nothing.
+    """
+    if config.base.start is None:
+        return None
+    return verify(Path(config.base.start)).lineage.data_digest
+
+
+def _laid_down(reference: str) -> Path:
+    """The folder of a model under `runs/.starts/`, verified."""
+    given = Path(reference).expanduser()
+    if given.is_dir():
+        verify(given)
+        return _kept(given)
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched = Path(scratch) / "model"
+        fetch(tracking_uri(), reference, fetched)
+        return _kept(fetched)
+
+
+def _kept(folder: Path) -> Path:
+    kept = (STARTS / sha256(folder / MANIFEST)).absolute()
+    if kept.is_dir():
+        verify(kept)
+    else:
+        with new_folder(kept) as scratch:
+            shutil.copytree(folder, scratch, dirs_exist_ok=True)
+    return kept
+
+
+def _data_name(config: PipelineConfig) -> str:
+    """What the models of a data set have in common: `mnist` of `mnist-inference`."""
+    return config.promote.model.removesuffix(f"-{config.base.task.replace('_', '-')}")
+
+
+def _what(reference: str, error: Exception) -> str:
+    if isinstance(error, ArtifactNotFound):
+        return (
+            f"there is no model {reference} to start from ({error}): `gan run` makes a generator"
+        )
+    return str(error)
