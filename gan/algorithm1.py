@@ -117,12 +117,22 @@ def train(
             sums += torch.cat([torch.stack([d_loss, g_loss]), answers])
         n_summed += 1
         if gan.step % cfg.report_every == 0 or gan.step == cfg.n_steps:
-            yield _progress(gan, (sums / n_summed).tolist(), cfg)
+            yield progress(gan, (sums / n_summed).tolist(), cfg)
             sums.zero_()
             n_summed = 0
 
 
-def _progress(gan: Gan, means: list[float], cfg: TrainConfig) -> Progress:
+def progress(gan: Gan, means: list[float], cfg: TrainConfig) -> Progress:
+    """What is reported at the present step.
+
+    Args:
+        gan: both nets.
+        means: of D's and G's loss, and of D on images and on samples, since the last report.
+        cfg: settings of Algorithm 1.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
     d_loss, g_loss, d_real_mean, d_fake_mean = means
     if not (math.isfinite(d_loss) and math.isfinite(g_loss)):
         raise DivergedError(

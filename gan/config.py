@@ -30,14 +30,14 @@ IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
 
-Task = Literal["generator", "conditional", "learned_prior"]
+Task = Literal["generator", "conditional", "shared_conditional", "learned_prior"]
 """What a run trains: the paper's GAN, or one of its extensions."""
 
 EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
-Objective = Literal["frechet_distance_valid", "parzen_ll_valid"]
-"""Scores by which runs are compared."""
+Objective = Literal["frechet_distance_valid", "parzen_ll_valid", "completion_ll_valid"]
+"""Scores by which runs are compared; `gan.objectives` says which way is better."""
 
 PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
 """Distributions of z; `gan.priors` states the support, mean and variance of each."""
@@ -166,6 +166,34 @@ class ConditionalConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class SharedConditionalConfig:
+    """The shared model of all conditionals, of section 7; `generator` is the part behind h."""
+
+    encoder_hidden: tuple[Units, ...] = Field(default=(512, 512), min_length=1)
+    """Units of each layer from the visible pixels to h, on which label and pixels depend."""
+    encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of these units that is dropped."""
+    scale: float = Field(default=4.0, gt=0)
+    """What a label is multiplied by where a net takes it beside its other inputs."""
+    energy_weight: float = Field(default=1.0, ge=0)
+    """Weight of the energy score of two completions beside the loss of the game; 0: the game."""
+    label_weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy of the label; 0: hidden labels are not learnt."""
+    everything_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of training rows with all pixels visible, by which classification is trained."""
+    blocks_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of rows with blocks of random place and size, visible or hidden; the other rows have
+    the masks of `gan.masks.GROUPS` in equal parts."""
+
+    def __post_init__(self) -> None:
+        if self.everything_share + self.blocks_share > 1:
+            raise ValueError(
+                f"shared_conditional.everything_share and blocks_share must be 1 or less "
+                f"together, got {self.everything_share:g} and {self.blocks_share:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LearnedPriorConfig:
     """Better distributions of z while the nets are trained, of section 7."""
 
@@ -242,6 +270,8 @@ class RunConfig:
     named by the SHA-256 of the model's manifest in its place, so that a sweep knows its own."""
     conditional: ConditionalConfig | None = None
     """Given, if only as `{}`: train a conditional GAN."""
+    shared_conditional: SharedConditionalConfig | None = None
+    """Given, if only as `{}`: train one model of all conditionals."""
     learned_prior: LearnedPriorConfig | None = None
     """Given, if only as `{}`: learn what z is drawn from."""
 
@@ -253,6 +283,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         if len(given := [task for task in EXTENSIONS if getattr(self, task) is not None]) > 1:
             raise ValueError(f"a run trains one extension at the most, got {', '.join(given)}")
+        if self.shared_conditional and self.train.update_order != "alternating":
+            raise ValueError(
+                f"train.update_order must be alternating with shared_conditional, "
+                f"got {self.train.update_order}"
+            )
         if self.evaluation.score_every % self.train.report_every:
             raise ValueError(
                 f"evaluation.score_every must be a multiple of train.report_every "
@@ -267,8 +302,8 @@ class SweepConfig:
     n_trials: int = Field(default=8, ge=1)
     """Trials in all; with `search: grid` the size of the grid counts instead."""
     objective: Objective = "frechet_distance_valid"
-    """The score that decides everywhere, of the validation split; `gan.objectives` says which
-    way is better, `gan.tasks` which of them a task has."""
+    """The score that decides everywhere, of the validation split; `gan.tasks` says which of them a
+    task has."""
     search: Literal["grid", "random", "optuna"] = "random"
     """Where the next trial lies: every combination, independent draws, or Optuna's TPE."""
     scheduler: Literal["fifo", "asha"] = "asha"

@@ -14,6 +14,11 @@ D_REAL_MEAN = "d_real_mean"
 D_FAKE_MEAN = "d_fake_mean"
 """Mean of D(G(z)) over samples of the same updates of D, in [0, 1]."""
 
+ENERGY_SCORE = "energy_score"
+"""Of two completions of each training image by a shared model, in units of the pixels."""
+LABEL_CROSS_ENTROPY = "label_cross_entropy"
+"""Of the labels of training images given their visible pixels, nats."""
+
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""
 IMAGES_PER_SECOND = "images_per_second"
@@ -45,3 +50,11 @@ FRECHET_DISTANCE_TEST_SE = "frechet_distance_test_se"
 COVERAGE_VALID = "coverage_valid"
 """Share of validation images near a sample, in the same space; `gan.evaluation.manifold`."""
 COVERAGE_VALID_SE = "coverage_valid_se"
+
+COMPLETION_LL_VALID = "completion_ll_valid"
+"""Of hidden pixels given the visible ones, by a shared model, nats a hidden pixel: the mean over
+images and groups of masks; see `gan.evaluation.completion`."""
+COMPLETION_LL_VALID_SE = "completion_ll_valid_se"
+CLASSIFICATION_ERROR_VALID = "classification_error_valid"
+"""Share of images whose class is not the most probable one given all pixels."""
+CLASSIFICATION_ERROR_VALID_SE = "classification_error_valid_se"

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,9 +66,13 @@ class Gan:
         """Samples from fresh noise with G in training mode, [n, n_pixels] in (0, 1)."""
         z = self.prior.sample(n, self.streams.noise)
         masks = self.G.draw_masks(n, self.streams.dropout)
-        with self._autocast():
-            x: Tensor = self._G_forward(z, masks)
+        x: Tensor = self.run_generator(z, masks)
         return x.float()
+
+    def run_generator(self, *inputs: Any) -> Any:
+        """What G in training mode makes of its inputs, in the precision of the run."""
+        with self._autocast():
+            return self._G_forward(*inputs)
 
     def discriminate(self, x: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
         """Logits of D for each row of x, [n]; with fresh dropout masks unless some are given."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gan.errors import ScoreError
-from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
+from gan.metric_names import COMPLETION_LL_VALID, FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,13 @@ OBJECTIVES = {
             title="Parzen log-likelihood",
             unit="nats",
             form=".1f",
+        ),
+        Objective(
+            metric=COMPLETION_LL_VALID,
+            is_larger_better=True,
+            title="log-likelihood of hidden pixels",
+            unit="nats a pixel",
+            form=".3f",
         ),
     )
 }

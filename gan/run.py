@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gan.algorithm1 import Progress, Taught, every_fake, train
-from gan.config import EvaluationConfig, RunConfig
+from gan.algorithm1 import train
+from gan.config import EvaluationConfig, RunConfig, TrainConfig
 from gan.datasets.images import ImageSet, pixel_mean
 from gan.evaluation.parzen import PAPER_GRID, ParzenScore, choose_sigma, parzen_score
 from gan.minibatches import Minibatches
@@ -73,13 +73,13 @@ class Parts:
         gan: both players.
         minibatches: rows as D takes them.
         keep: G in evaluation mode -> what is saved of the run.
-        taught: which fakes G learns from; see `gan.algorithm1.train`.
+        train: the loop; Algorithm 1, or one that departs from it.
     """
 
     gan: Gan
     minibatches: Minibatches
     keep: Callable[[Player], Saved]
-    taught: Taught = every_fake
+    train: Callable[[Gan, Iterator[Tensor], TrainConfig], Iterator[Report]] = train
 
 
 def unconditional(cfg: RunConfig, images: ImageSet, device: torch.device | str) -> Parts:
@@ -125,21 +125,20 @@ class Run:
     ) -> None:
         self.cfg, self.image_shape = cfg, images.image_shape
         parts = build(cfg, images, device)
-        self.gan, self.minibatches = parts.gan, parts.minibatches
-        self._keep, self._taught = parts.keep, parts.taught
+        self.gan, self.minibatches, self._parts = parts.gan, parts.minibatches, parts
 
     @property
     def step(self) -> int:
         """Updates of G so far."""
         return self.gan.step
 
-    def train(self) -> Iterator[Progress]:
+    def train(self) -> Iterator[Report]:
         """Algorithm 1 from the present step on; see `gan.algorithm1.train`."""
-        return train(self.gan, self.minibatches, self.cfg.train, taught=self._taught)
+        return self._parts.train(self.gan, self.minibatches, self.cfg.train)
 
     def saved(self) -> Saved:
         """The generator to sample from, as it is now."""
-        return self._keep(self.gan.generator())
+        return self._parts.keep(self.gan.generator())
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, by name."""

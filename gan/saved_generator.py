@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from gan.config import RunConfig
+from gan.datasets.images import ImageShape
 from gan.nets import Generator, Player, build_generator
 from gan.priors import build_prior
 from gan.randomness import stream
 from gan.sampling import GeneratorSampler, PathSampler
-
-ImageShape = tuple[int, int, int]
-"""(channels, height, width)."""
 
 
 class Saved(Protocol):

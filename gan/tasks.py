@@ -22,13 +22,15 @@ from torch import Tensor
 from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
-from gan.datasets.images import ImageSet
+from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import CheckpointError, ConfigError, DatasetError
 from gan.extensions import conditional, learned_prior
-from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
+from gan.extensions.shared_conditional import run as shared_conditional
+from gan.extensions.shared_conditional.saved import from_weights as shared_from_weights
+from gan.extensions.shared_conditional.scores import score_shared
+from gan.metric_names import COMPLETION_LL_VALID, FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
 from gan.run import Run, TrainingRun
 from gan.saved_generator import (
-    ImageShape,
     Saved,
     SavedSampler,
     generator_from_weights,
@@ -96,6 +98,15 @@ TASKS: dict[TaskName, Task] = {
         score=score_generator,
         objectives=OF_IMAGES,
         require=conditional.require_conditions,
+    ),
+    "shared_conditional": Task(
+        weights="generator.safetensors",
+        start=functools.partial(Run, build=shared_conditional.players),
+        weights_of=generator_weights,
+        read=shared_from_weights,
+        score=score_shared,
+        objectives=(COMPLETION_LL_VALID,),
+        require=shared_conditional.require_labels,
     ),
     "learned_prior": Task(
         weights="generator.safetensors",

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from gan.errors import DatasetError
 
+ImageShape = tuple[int, int, int]
+"""(channels, height, width)."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from gan.config import ConditionalConfig, RunConfig
-from gan.datasets.images import ImageSet, pixel_mean
+from gan.datasets.images import ImageSet, ImageShape, pixel_mean
 from gan.errors import ConditionError, DatasetError
 from gan.model import assemble_gan
 from gan.nets import Discriminator, Generator, Player, build_discriminator, build_generator
@@ -36,7 +36,7 @@ from gan.priors import Prior, build_prior
 from gan.randomness import stream
 from gan.run import Parts, image_minibatches
 from gan.sampling import draw_in_blocks, require_evaluation_mode
-from gan.saved_generator import ImageShape, empty_generator
+from gan.saved_generator import empty_generator
 
 SHOWN_OF_EACH = 10
 """Images of one condition in a picture."""
@@ -393,8 +393,21 @@ def _training_rows(images: ImageSet, cfg: ConditionalConfig) -> Tensor:
                 "conditional.on=vectors needs a data set with an array `conditions` [n, d]"
             )
         return torch.from_numpy(images.conditions.astype(np.float32))
+    return one_hot_labels(images, needed_by="conditional.on=labels")
+
+
+def one_hot_labels(images: ImageSet, *, needed_by: str) -> Tensor:
+    """The class of each training image: [n, K] float32.
+
+    Args:
+        images: training images.
+        needed_by: the setting or extension that asks for them.
+
+    Raises:
+        DatasetError: there are no labels, or they are not numbered from 0 without a gap.
+    """
     if images.labels is None:
-        raise DatasetError("conditional.on=labels needs a data set with labels")
+        raise DatasetError(f"{needed_by} needs a data set with labels")
     labels = torch.from_numpy(images.labels)
     if labels.min() < 0 or not bool(labels.bincount().all()):
         raise DatasetError(

@@ -43,10 +43,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from gan.algorithm1 import Taught, every_fake
+from gan.algorithm1 import Taught, every_fake, train
 from gan.config import LearnedPriorConfig, RunConfig
 from gan.config import Task as TaskName
-from gan.datasets.images import ImageSet, pixel_mean
+from gan.datasets.images import ImageSet, ImageShape, pixel_mean
 from gan.errors import ConfigError
 from gan.layers import Linear, init_uniform
 from gan.model import assemble_gan
@@ -68,7 +68,7 @@ from gan.priors import (
 from gan.randomness import stream
 from gan.run import Parts, Run, image_minibatches
 from gan.sampling import GeneratorSampler
-from gan.saved_generator import ImageShape, Saved, empty_generator, generator_weights
+from gan.saved_generator import Saved, empty_generator, generator_weights
 
 EDGE = 1e-4
 """How near to the edge of a box, in halves of its width, z is taken for inside."""
@@ -471,11 +471,12 @@ def _parts(
     if cfg.method == "importance":
         gan.prior = ResampledPrior(cast(Candidates, gan.prior), gan.G, gan.D)
     epoch_steps = len(images.images) / (config.train.batch_size * config.train.d_steps)
+    taught = top_k(cfg, epoch_steps=epoch_steps) if cfg.method == "top_k" else every_fake
     return Parts(
         gan=gan,
         minibatches=image_minibatches(config, images, gan),
         keep=lambda G: _saved(G, gan.D, config, images.image_shape),
-        taught=top_k(cfg, epoch_steps=epoch_steps) if cfg.method == "top_k" else every_fake,
+        train=functools.partial(train, taught=taught),
     )
 
 

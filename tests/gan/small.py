@@ -49,6 +49,7 @@ def small_run(**overrides: object) -> Run:
 EXTENSIONS = {
     "conditional": {"conditional": {}},
     "conditional_vectors": {"conditional": {"on": "vectors", "scale": 0.5}},
+    "shared_conditional": {"shared_conditional": {"encoder_hidden": [6, 5]}},
     **{
         f"learned_prior_{method}": {"learned_prior": {"method": method, "n_components": 3}}
         for method in ("stacked", "mixture", "importance", "top_k", "fixed")

@@ -352,6 +352,7 @@ def another(kind, name, value):
         "space": {"prior.dim": {"choice": [3]}},
         "hidden": [30, 20],
         "extractor": "package.module:function",
+        "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
         "start": "mnist-generator@champion",
     }
@@ -472,6 +473,7 @@ def test_a_config_error_survives_the_way_to_another_process():
 # Every field is read
 
 CONFIG_NAMES = {
+    "own",
     *("cfg", "_cfg", "config", "base", "run", "train", "prior", "generator", "discriminator"),
     *("evaluation", "data", "sweep", "promote", "limits"),
 }
