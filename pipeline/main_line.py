@@ -99,7 +99,7 @@ def _extend(
     return [
         Stage(
             name="extend",
-            needs=("data", "promote"),
+            needs=("data", "evaluate", "promote"),
             settings=lambda c: {name: to_dict(config_within(c, name)) for name in c.extensions},
             run=extend.stage(line),
             is_settled=lambda folder: extend.is_settled(

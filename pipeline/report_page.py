@@ -181,6 +181,9 @@ def _extension(told: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[s
         "title": product.title,
         "caption": product.caption,
         "rows": _with_errors(told["scores"]),
+        "beside": {
+            name: (value, error) for name, value, error in _with_errors(told["generator_scores"])
+        },
         "picture": None if name is None else _picture(name, pictures[name]),
     }
 

@@ -54,12 +54,15 @@ def stage(line: Line) -> Callable[[Work], None]:
             PipelineError, TuningError: as the stages of an extension raise them.
         """
         told = []
+        generators = json.loads((work.inputs["evaluate"] / SCORES).read_text())
         for name in work.config.extensions:
             graph = line(pinned(work.config, name, work.inputs["promote"]))
             for outcome in graph.run():
                 state = "unchanged" if outcome.is_skipped else "done"
                 logger.info("%s: %s %s, %s", name, outcome.stage, state, outcome.folder)
-            told.append(_outcome(graph, work.out))
+            came_to = _outcome(graph, work.out)
+            beside = {k: v for k, v in generators.items() if k in came_to["scores"]}
+            told.append(came_to | {"generator_scores": beside})
         (work.out / EXTENSIONS).write_text(json.dumps(told, indent=2) + "\n")
 
     return run

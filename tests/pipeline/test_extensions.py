@@ -211,7 +211,7 @@ def test_asked_for_a_class_the_command_draws_that_class(inside, gan, tmp_path):
         ("tiny-conditional", "2", "--condition: the condition must be a class from 0 to 1, got 2"),
         ("tiny-conditional", "0,1", "the condition must be a class from 0 to 1, got 0, 1"),
         ("tiny-conditional", "seven", "--condition takes numbers, got 'seven'"),
-        ("tiny-generator", "1", "this generator takes no condition: leave out --condition"),
+        ("tiny-generator", "1", "this model takes no condition: leave out --condition"),
     ],
 )
 def test_what_is_no_condition_is_refused_and_nothing_written(

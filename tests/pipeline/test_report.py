@@ -1154,7 +1154,8 @@ def an_extension(**changes):
         "task": "conditional",
         "name": "quick-conditional",
         "picture": "conditional.png",
-        "scores": {"frechet_distance_test": 4.525, "frechet_distance_test_se": 0.235},
+        "scores": {"frechet_distance_test": 4.525, "frechet_distance_test_se": 0.235, "gain": 1.5},
+        "generator_scores": {"frechet_distance_test": 39.8, "frechet_distance_test_se": 0.9},
         "report": "runs/quick-conditional/report/report.html",
         "outcome": "promoted",
         "model": "mnist-conditional",
@@ -1171,7 +1172,9 @@ def test_extension_is_shown_with_its_picture_scores_and_model():
     assert "Conditional GAN, p(x | c)" in shown.headings
     assert base64.b64encode(picture).decode() in shown.source
     assert "Promoted : it is mnist-conditional version 3" in " ".join(shown.text.split())
-    assert shown.cells("frechet_distance_test")[1].split() == ["4.525", "±", "0.23"]
+    row = [cell.split() for cell in shown.cells("frechet_distance_test")[1:]]
+    assert row == [["4.525", "±", "0.23"], ["39.8", "±", "0.9"]]
+    assert shown.cells("gain")[1:] == ["1.5", "–"]
     assert "runs/quick-conditional/report/report.html" in shown.code
 
 
@@ -1189,5 +1192,5 @@ def test_page_without_extensions_has_no_section_of_them(full):
     assert 'href="#extensions"' not in full.source
 
 
-def test_every_task_that_the_stage_has_a_picture_of_has_its_words():
+def test_every_task_has_its_words_on_the_page():
     assert PRODUCTS.keys() == TASKS.keys()
