@@ -77,8 +77,8 @@ def origin_of(config: RunConfig) -> Saved | None:
     ).saved()
 
 
-def start_extension(name: str, **overrides: object) -> TrainingRun:
-    """A small run of an extension at step 0, on the CPU."""
+def start_extension(name: str, *, on: str = "cpu", **overrides: object) -> TrainingRun:
+    """A small run of an extension at step 0, on a device."""
     paths = {key.replace("__", "."): value for key, value in overrides.items()}
     config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS[name] | paths)
-    return start_run(config, labelled_images(), device="cpu", origin=origin_of(config))
+    return start_run(config, labelled_images(), device=on, origin=origin_of(config))

@@ -120,3 +120,24 @@ def test_weights_of_another_task_are_refused(name, tmp_path):
     (tmp_path / CONFIG).write_text(json.dumps(plain))
     with pytest.raises(CheckpointError, match="holds no whole generator"):
         load(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@ALL
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_on_a_gpu_reports_resumes_and_is_saved(name, precision, tmp_path):
+    settings = {"on": "cuda", "train__precision": precision, "train__average_decay": 0.9}
+    run = start_extension(name, **settings)
+    (first, *others) = run.train()
+    assert all(math.isfinite(value) for value in first.metrics().values())
+    path = save_checkpoint(tmp_path / "checkpoints", step=run.step, tensors=run.state(), meta={})
+    again = start_extension(name, **settings)
+    again.set_state(load_checkpoint(path).tensors)
+    assert again.step == others[-1].step
+    save(tmp_path, run.saved())
+    images = load(tmp_path).sampler().sample(5, seed=0)
+    assert images.shape == (5, 1, 4, 4)
+    on_gpu = run.saved().sampler().sample(5, seed=0)
+    assert on_gpu.device.type == "cuda"
+    assert bool(on_gpu.isfinite().all())
