@@ -30,13 +30,17 @@ IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
 
-Task = Literal["generator", "conditional", "shared_conditional", "learned_prior"]
+Task = Literal[
+    "generator", "conditional", "shared_conditional", "learned_prior", "semi_supervised"
+]
 """What a run trains: the paper's GAN, or one of its extensions."""
 
 EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
-Objective = Literal["frechet_distance_valid", "parzen_ll_valid", "completion_ll_valid"]
+Objective = Literal[
+    "frechet_distance_valid", "parzen_ll_valid", "completion_ll_valid", "few_labels_nats"
+]
 """Scores by which runs are compared; `gan.objectives` says which way is better."""
 
 PriorKind = Literal["uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture"]
@@ -145,6 +149,8 @@ class TrainConfig:
     """Adam's decay of the first moment."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Adam's decay of the second moment."""
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    """What is added to the root of Adam's second moment."""
     average_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay an update of the exponential average of G that is sampled; 0: G itself (the paper)."""
     report_every: int = Field(default=500, ge=1)
@@ -222,6 +228,30 @@ class LearnedPriorConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class SemiSupervisedConfig:
+    """Classification with few labels, section 7; defaults: Salimans et al. (2016) on MNIST."""
+
+    method: Literal["feature_matching", "discriminator_features"] = "feature_matching"
+    """`feature_matching`: D tells K classes and fakes apart, G matches the means of D's features.
+    `discriminator_features`: the paper's GAN, then a classifier on D's hidden layers."""
+    n_labels: int = Field(default=100, ge=1)
+    """Labels, as many of each class, drawn once by `seed`."""
+    hidden: tuple[Units, ...] = Field(default=(1000, 500, 250, 250, 250), min_length=1)
+    """Units of each hidden layer of D; of `feature_matching`, as all that follows."""
+    generator_hidden: tuple[Units, ...] = Field(default=(500, 500), min_length=1)
+    """Units of each hidden layer of G."""
+    noise_input: float = Field(default=0.3, ge=0)
+    """Standard deviation of the noise that is added to D's pixels in training."""
+    noise_hidden: float = Field(default=0.5, ge=0)
+    """The same of each hidden layer of D."""
+    unlabelled_weight: float = Field(default=1.0, ge=0)
+    """Weight of the loss of unlabelled images and fakes beside that of the labelled ones."""
+    anneal_from: float = Field(default=0.5, ge=0, le=1)
+    """Share of the steps after which the step size falls linearly to 0; 1: never, as in the
+    source."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -274,6 +304,8 @@ class RunConfig:
     """Given, if only as `{}`: train one model of all conditionals."""
     learned_prior: LearnedPriorConfig | None = None
     """Given, if only as `{}`: learn what z is drawn from."""
+    semi_supervised: SemiSupervisedConfig | None = None
+    """Given, if only as `{}`: train a classifier with few labels."""
 
     @property
     def task(self) -> Task:

@@ -115,11 +115,18 @@ class Discriminator(Player):
 
     def features(self, x: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
         """What the logit is a linear function of: the last hidden layer, [n, units]."""
-        h = _drop(x, masks[0] if masks else None)
+        return self.hidden_layers(x, masks)[-1]
+
+    def hidden_layers(
+        self, x: Tensor, masks: Sequence[Tensor | None] | None = None
+    ) -> list[Tensor]:
+        """Every hidden layer, [n, units] each, from the one above the pixels on."""
+        found, h = [], _drop(x, masks[0] if masks else None)
         for i, layer in enumerate(self.layers):
             h = layer(h) if self.is_maxout else leaky_relu(layer(h), LEAKY_SLOPE)
             h = _drop(h, masks[i + 1] if masks else None)
-        return h
+            found.append(h)
+        return found
 
 
 def build_generator(

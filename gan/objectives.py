@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gan.errors import ScoreError
-from gan.metric_names import COMPLETION_LL_VALID, FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
+from gan.metric_names import (
+    COMPLETION_LL_VALID,
+    FEW_LABELS_NATS,
+    FRECHET_DISTANCE_VALID,
+    PARZEN_LL_VALID,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,13 @@ OBJECTIVES = {
             title="log-likelihood of hidden pixels",
             unit="nats a pixel",
             form=".3f",
+        ),
+        Objective(
+            metric=FEW_LABELS_NATS,
+            is_larger_better=False,
+            title="cross-entropy on the few labels",
+            unit="nats",
+            form=".4g",
         ),
     )
 }

@@ -30,11 +30,20 @@ class Descent(ABC):
     SLOTS: ClassVar[tuple[str, ...]]
     """What is kept beside each parameter, in its shape."""
 
+    rate_factor: float
+    """What the schedule's step size is multiplied by; a loop with a schedule of its own sets it
+    before each update."""
+    rate_on_device: Tensor | None
+    """Given: what an update of Adam reads in place of `learning_rate`, so that a captured update
+    can be replayed at another step size."""
+
     def __init__(
         self, params: Iterable[nn.Parameter], cfg: TrainConfig, *, learning_rate: float
     ) -> None:
         self.params: list[Tensor] = list(params)
         self.n_updates = 0
+        self.rate_factor = 1.0
+        self.rate_on_device: Tensor | None = None
         self._cfg, self._initial_rate = cfg, learning_rate
         self._kept = {name: [torch.zeros_like(p) for p in self.params] for name in self.SLOTS}
 
@@ -45,7 +54,7 @@ class Descent(ABC):
             decayed = self._initial_rate / self._cfg.decay_per_step**self.n_updates
         except OverflowError:  # Python raises where C has infinity, by which this is 0
             decayed = 0.0
-        return max(self._cfg.min_learning_rate, decayed)
+        return self.rate_factor * max(self._cfg.min_learning_rate, decayed)
 
     @property
     def momentum(self) -> float:
@@ -102,7 +111,7 @@ class MomentumDescent(Descent):
 
 
 class AdamDescent(Descent):
-    """Adam, Kingma and Ba (2015), algorithm 1, with epsilon 1e-8."""
+    """Adam, Kingma and Ba (2015), algorithm 1."""
 
     SLOTS = ("exp_avg", "exp_avg_sq")
 
@@ -121,10 +130,10 @@ class AdamDescent(Descent):
             self._kept["exp_avg_sq"],
             [],
             self._kept["step"],
-            lr=self.learning_rate,
+            lr=self.learning_rate if self.rate_on_device is None else self.rate_on_device,
             beta1=self._cfg.adam_beta1,
             beta2=self._cfg.adam_beta2,
-            eps=1e-8,
+            eps=self._cfg.adam_epsilon,
             weight_decay=0.0,
             amsgrad=False,
             maximize=False,

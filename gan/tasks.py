@@ -24,11 +24,16 @@ from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import CheckpointError, ConfigError, DatasetError
-from gan.extensions import conditional, learned_prior
+from gan.extensions import conditional, learned_prior, semi_supervised
 from gan.extensions.shared_conditional import run as shared_conditional
 from gan.extensions.shared_conditional.saved import from_weights as shared_from_weights
 from gan.extensions.shared_conditional.scores import score_shared
-from gan.metric_names import COMPLETION_LL_VALID, FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
+from gan.metric_names import (
+    COMPLETION_LL_VALID,
+    FEW_LABELS_NATS,
+    FRECHET_DISTANCE_VALID,
+    PARZEN_LL_VALID,
+)
 from gan.run import Run, TrainingRun
 from gan.saved_generator import (
     Saved,
@@ -117,6 +122,15 @@ TASKS: dict[TaskName, Task] = {
         objectives=OF_IMAGES,
         origin=learned_prior.origin_of,
         adopt=learned_prior.adopt,
+    ),
+    "semi_supervised": Task(
+        weights="classifier.safetensors",
+        start=semi_supervised.SemiSupervisedRun,
+        weights_of=semi_supervised.weights_of,
+        read=semi_supervised.from_weights,
+        score=semi_supervised.score,
+        objectives=(FEW_LABELS_NATS,),
+        require=semi_supervised.require_few_labels,
     ),
 }
 """By `RunConfig.task`."""

@@ -54,6 +54,12 @@ EXTENSIONS = {
         f"learned_prior_{method}": {"learned_prior": {"method": method, "n_components": 3}}
         for method in ("stacked", "mixture", "importance", "top_k", "fixed")
     },
+    "semi_supervised": {
+        "semi_supervised": {"n_labels": 6, "hidden": [9, 8], "generator_hidden": [7, 6]}
+    },
+    "semi_supervised_discriminator_features": {
+        "semi_supervised": {"method": "discriminator_features", "n_labels": 6}
+    },
 }
 """Every extension, and every kind of it, as settings."""
 

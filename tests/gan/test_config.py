@@ -365,6 +365,8 @@ def another(kind, name, value):
         return not value
     if isinstance(value, str):
         return f"{value}2"
+    if isinstance(value, tuple):
+        return [*value, 20]
     return value + 1 if isinstance(value, int) else value * 0.9 + 0.002
 
 

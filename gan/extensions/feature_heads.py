@@ -1,0 +1,109 @@
+"""A classifier on fixed features, trained on a few labels.
+
+Multinomial logistic regression on features in units of their spread over unlabelled images.  How
+strongly its weights are held to 0 is chosen by cross-validation on the few labels alone.
+"""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor, nn
+
+from gan.layers import Linear
+
+STRENGTHS = tuple(10.0**k for k in range(-4, 3))
+"""Inverse weights of the penalty |W|^2 / 2 to choose from, weakest net first."""
+MAX_FOLDS = 5
+MAX_ITERATIONS = 500
+
+
+class Head(nn.Module):
+    """Logits of K classes as a linear function of standardised features.
+
+    Args:
+        n_features: inputs.
+        n_classes: K.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("spread", torch.ones(n_features))
+        self.linear = Linear(n_features, n_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[n, n_features] -> [n, K]."""
+        logits: Tensor = self.linear((features - self.mean) / self.spread)
+        return logits
+
+
+def empty_head(weights: Mapping[str, Tensor]) -> Head:
+    """A head of the shape of these weights, which are yet to be loaded.
+
+    Raises:
+        KeyError: if they are not a head's.
+    """
+    n_classes, n_features = weights["linear.weight"].shape
+    return Head(n_features, n_classes)
+
+
+def fit_head(labelled: Tensor, labels: Tensor, unlabelled: Tensor) -> Head:
+    """The head trained on these features, the same for the same arguments.
+
+    Args:
+        labelled: features of the labelled images, [l, d].
+        labels: their classes, [l] int64, as many of each of K.
+        unlabelled: features by whose mean and spread all are standardised, [m, d].
+    """
+    spread, mean = torch.std_mean(unlabelled.double(), 0, correction=0)
+    # A feature that never varies says nothing, whatever its size.
+    spread = torch.where(spread > 0, spread, 1.0)
+    # Divided by sqrt d, so that one strength means the same for any number of features.
+    spread = spread * len(spread) ** 0.5
+    x = ((labelled.double() - mean) / spread).cpu().numpy()
+    y = labels.cpu().numpy()
+    fitted = _fit(x, y, _choose_strength(x, y))
+    head = Head(x.shape[1], int(y.max()) + 1)
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(weight) == 1:  # of two classes scikit-learn has the logit of the second alone
+        weight, bias = (np.concatenate([0 * part, part]) for part in (weight, bias))
+    with torch.no_grad():
+        head.mean.copy_(mean)
+        head.spread.copy_(spread)
+        head.linear.weight.copy_(torch.from_numpy(weight))
+        head.linear.bias.copy_(torch.from_numpy(bias))
+    return head
+
+
+def _choose_strength(x: NDArray[np.float64], y: NDArray[np.int64]) -> float:
+    """The strength of least cross-entropy on left-out labels; the smallest where all are one."""
+    n_each = int(np.bincount(y).min())
+    if n_each < 2:
+        return STRENGTHS[len(STRENGTHS) // 2]
+    folds = StratifiedKFold(min(MAX_FOLDS, n_each), shuffle=True, random_state=0)
+    splits = list(folds.split(x, y))
+
+    def nats(strength: float) -> float:
+        total = 0.0
+        for kept, left_out in splits:
+            log_p = _fit(x[kept], y[kept], strength).predict_log_proba(x[left_out])
+            total -= log_p[np.arange(len(left_out)), y[left_out]].sum()
+        return total
+
+    return min(STRENGTHS, key=nats)
+
+
+def _fit(x: NDArray[np.float64], y: NDArray[np.int64], strength: float) -> LogisticRegression:
+    with warnings.catch_warnings():
+        # Of few labels many weights fit: where it stops, it is as good as where it would end.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS).fit(x, y)

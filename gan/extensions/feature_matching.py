@@ -1,0 +1,523 @@
+"""Feature matching with K classes and fakes: P runs that train side by side.
+
+D gives K logits l_1 .. l_K; that of the class "fake" is fixed at 0.  With Z(x) = logsumexp_k l_k,
+D(x) = Z / (Z + 1) in terms of exponentials is the probability that x is an image, and
+
+    labelled loss    E_labelled [ Z(x) - l_y(x) ]
+    unlabelled loss  ( E_data [ softplus(Z) - Z ] + E_fakes [ softplus(Z) ] ) / 2
+    loss of G        mean over features of ( E_data f(x) - E_fakes f(G(z)) )^2
+
+with f the last hidden layer of D.  Gaussian noise is added to the pixels and to every hidden layer
+but, for f, the last.
+
+Source: Salimans et al. (2016), sections 3.1 and 5, and their released code for MNIST
+(improved-gan, train_mnist_feature_matching.py): nets, initial weights, noise and optimiser.
+Differs: G's output begins at the mean image; the step size falls to 0 over the last part of
+training; averages of the weights, if any, begin at the initial ones; only the training split's
+images are used, none of the validation's.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from gan.config import RunConfig, SemiSupervisedConfig
+from gan.datasets.images import pixel_mean
+from gan.extensions.few_labels import FewLabels
+from gan.extensions.lanes import (
+    BatchNormalisedLayer,
+    LaneOrder,
+    NormalisedLayer,
+    Normals,
+)
+from gan.layers import Linear
+from gan.nets import Player
+from gan.optimisers import build_descent
+from gan.priors import Prior, build_prior
+from gan.randomness import Streams, stream
+
+THETA_SPREAD = 0.1
+"""Standard deviation of D's initial directions."""
+INIT_IMAGES = 500
+"""Training images by which D's scales and biases are initialised."""
+BIAS_FLOOR = 1e-3
+"""Distance from 0 and 1 that pixels of G begin with at least."""
+WARM_UP_STEPS = 3
+"""Steps before a step is captured, in which libraries allocate what they need."""
+
+
+class LaneClassifier(nn.Module):
+    """D of P lanes: pixels and noise to K logits, ReLU hidden layers with weight normalisation.
+
+    Args:
+        thetas: directions of each layer, [P, n_in, n_out].
+        noise_input: standard deviation of the noise that is added to the pixels.
+        noise_hidden: the same of each hidden layer.
+        bfloat16: multiply matrices in bfloat16.
+    """
+
+    def __init__(
+        self,
+        thetas: Sequence[Tensor],
+        *,
+        noise_input: float,
+        noise_hidden: float,
+        bfloat16: bool = False,
+    ) -> None:
+        super().__init__()
+        last = len(thetas) - 1
+        self.spreads = [noise_input, *(noise_hidden for _ in range(last))]
+        self.layers = nn.ModuleList(
+            NormalisedLayer(theta, is_scale_trained=i == last, bfloat16=bfloat16)
+            for i, theta in enumerate(thetas)
+        )
+
+    def features(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """The last hidden layer, [P, n, units]; `noise` as for `forward`, the last is not read."""
+        h = x
+        for i, layer in enumerate(self.layers[:-1]):
+            h = layer(self._disturbed(h, noise, i)).relu()
+        return h
+
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """[P, n, n_pixels], a standard normal [P, n, width] a layer -> logits [P, n, K]."""
+        last = len(self.layers) - 1
+        logits: Tensor = self.layers[-1](self._disturbed(self.features(x, noise), noise, last))
+        return logits
+
+    def initialise(self, x: Tensor, noise: Sequence[Tensor]) -> None:
+        """Give every unit mean 0 and variance 1 over x [P, n, n_pixels], before its ReLU."""
+        h = x
+        for i, layer in enumerate(self.layers):
+            h = cast(NormalisedLayer, layer).initialise(self._disturbed(h, noise, i)).relu()
+
+    def _disturbed(self, h: Tensor, noise: Sequence[Tensor], i: int) -> Tensor:
+        return torch.add(h, noise[i], alpha=self.spreads[i])
+
+
+class PlainClassifier(nn.Module):
+    """D of one lane in evaluation mode: rows [n, n_pixels] in [0, 1] to logits [n, K].
+
+    Args:
+        widths: units of each layer, of the pixels on.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, n_pixels] -> [n, K]."""
+        h = x
+        for i, linear in enumerate(self.linears):
+            h = linear(h.relu() if i else h)
+        return h
+
+
+class PlainGenerator(Player):
+    """G of one lane in evaluation mode: softplus hidden layers, sigmoid pixels.
+
+    Args:
+        widths: units of each layer, of z on.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
+        """None: nothing is dropped."""
+        return [None for _ in self.linears[1:]]
+
+    def forward(self, z: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
+        """[n, dim] -> [n, n_pixels] in (0, 1)."""
+        h = z
+        for linear in self.linears[:-1]:
+            h = softplus(linear(h))
+        return torch.sigmoid(self.linears[-1](h))
+
+
+def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first lane of D or of G as a plain net in evaluation mode, by name.
+
+    Args:
+        state: as from `state_dict` of `LaneClassifier` or `LaneGenerator`.
+    """
+    names = {name.rpartition(".")[0] for name in state}
+    plain = {}
+    for i, name in enumerate(sorted(names, key=lambda name: (name == "output", len(name), name))):
+        W, bias = _layer({k.removeprefix(f"{name}."): t for k, t in state.items()}).weights()
+        plain[f"linears.{i}.weight"] = W[0].T.contiguous()
+        plain[f"linears.{i}.bias"] = bias[0, 0]
+    return plain
+
+
+def _layer(state: Mapping[str, Tensor]) -> NormalisedLayer | BatchNormalisedLayer:
+    """The layer with this state; other names in it are passed over."""
+    layer: NormalisedLayer | BatchNormalisedLayer
+    if "theta" in state:
+        layer = NormalisedLayer(state["theta"])
+    else:
+        layer = BatchNormalisedLayer(state["weight"])
+    layer.load_state_dict({name: state[name] for name in layer.state_dict()})
+    return layer.requires_grad_(False)
+
+
+@torch.no_grad()
+def classify(D: LaneClassifier, pixels: Tensor, *, chunk: int = 1000) -> Tensor:
+    """Logits of D without noise in every lane: uint8 [n, n_pixels] -> [P, n, K]."""
+    weights = [cast(NormalisedLayer, layer).weights() for layer in D.layers]
+    logits = []
+    for part in torch.split(pixels, chunk):
+        x = part.to(torch.float32).div_(255)
+        h = x.expand(len(weights[0][0]), -1, -1)
+        for i, (W, bias) in enumerate(weights):
+            h = torch.baddbmm(bias, h.relu() if i else h, W)
+        logits.append(h)
+    return torch.cat(logits, 1)
+
+
+class LaneGenerator(nn.Module):
+    """G of P lanes: noise through softplus layers with batch normalisation to pixels in (0, 1).
+
+    Args:
+        hidden: weights of each hidden layer, [P, n_in, n_out].
+        theta: directions of the output layer, [P, n_in, n_pixels].
+        bfloat16: multiply matrices in bfloat16.
+    """
+
+    def __init__(self, hidden: Sequence[Tensor], theta: Tensor, *, bfloat16: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(BatchNormalisedLayer(w, bfloat16=bfloat16) for w in hidden)
+        self.output = NormalisedLayer(theta, is_scale_trained=True, bfloat16=bfloat16)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[P, n, dim] -> [P, n, n_pixels]; running statistics move if gradients are recorded."""
+        h = z
+        for layer in self.layers:
+            h = softplus(layer(h))
+        return torch.sigmoid(self.output(h))
+
+
+def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the K classes in each lane, nats: [P, n, K], [P, n] -> [P]."""
+    of_label = logits.gather(2, labels.unsqueeze(2)).squeeze(2)
+    return (logits.logsumexp(2) - of_label).mean(1)
+
+
+def unlabelled_loss(unlabelled: Tensor, fake: Tensor) -> Tensor:
+    """Half of -E log D(x) - E log(1 - D(G(z))) in each lane, nats: twice [P, n, K] -> [P]."""
+    z_unlabelled, z_fake = unlabelled.logsumexp(2), fake.logsumexp(2)
+    # softplus(Z) - Z = softplus(-Z), without a difference of large numbers
+    return (softplus(-z_unlabelled).mean(1) + softplus(z_fake).mean(1)) / 2
+
+
+def feature_loss(fake: Tensor, real: Tensor) -> Tensor:
+    """Mean squared difference of the mean features in each lane: twice [P, n, units] -> [P]."""
+    return (fake.mean(1) - real.mean(1)).square().mean(1)
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Exponential averages of D and G, in place; parameters and running statistics alike."""
+
+    D: LaneClassifier
+    G: LaneGenerator
+    decay: float
+
+    @torch.no_grad()
+    def update(self, D: LaneClassifier, G: LaneGenerator) -> None:
+        """Take the present nets in."""
+        kept = [*self.D.state_dict().values(), *self.G.state_dict().values()]
+        present = [*D.state_dict().values(), *G.state_dict().values()]
+        torch._foreach_lerp_(kept, present, 1 - self.decay)
+
+
+class FeatureMatching:
+    """Both nets of P lanes in training, with everything that a later step depends on.
+
+    Args:
+        config: of every lane, but for its seed.
+        few: the data of each lane; all have the same pixels.
+        seeds: of the lanes.
+        device: where to train; initial weights do not depend on it.
+        is_supervised: train D on the labelled images alone, and G not at all.
+
+    Attributes:
+        step: updates of every lane so far.
+        losses: sums over the steps since they were last read, [3, P]: labelled, unlabelled, G's.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        few: Sequence[FewLabels],
+        *,
+        seeds: Sequence[int],
+        device: torch.device | str,
+        is_supervised: bool = False,
+    ) -> None:
+        self.config, self.cfg = config, settings(config)
+        self.few, self.is_supervised = few, is_supervised
+        self.step = 0
+        D, G = _initial_nets(config, few, seeds=seeds, is_supervised=is_supervised)
+        self.D, self.G = D.to(device), G.to(device)
+        self.device = next(self.D.parameters()).device
+        self.streams = [Streams(seed, self.device) for seed in seeds]
+        self._prior: Prior = build_prior(config.prior)
+        self._pixels = few[0].pixels.to(self.device)
+        train = config.train
+        self.d_descent = build_descent(D.parameters(), train, learning_rate=_d_rate(config))
+        self.g_descent = build_descent(G.parameters(), train, learning_rate=train.learning_rate)
+        self.averages: Averages | None = None
+        if train.average_decay:
+            self.averages = Averages(
+                copy.deepcopy(self.D), copy.deepcopy(self.G), train.average_decay
+            )
+        data = [streams.data for streams in self.streams]
+        self._order = LaneOrder(few, batch_size=train.batch_size, rngs=data)
+        self._rows = torch.zeros(
+            4, len(few), train.batch_size, dtype=torch.int64, device=self.device
+        )
+        self._noise = self._make_noise()
+        self._z = torch.zeros(len(few), 2 * train.batch_size, self._prior.dim, device=self.device)
+        self.losses = torch.zeros(3, len(few), device=self.device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @property
+    def n_lanes(self) -> int:
+        """P."""
+        return len(self.few)
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size of G's next update."""
+        self._set_rates()
+        return self.g_descent.learning_rate
+
+    def advance(self) -> None:
+        """One update of D and one of G, in every lane."""
+        self._rows.copy_(next(self._order))
+        self._noise.draw()
+        if not self.is_supervised:
+            n = self._z.shape[1]
+            for row, streams in zip(self._z, self.streams, strict=True):
+                row.copy_(self._prior.sample(n, streams.noise))
+        self._set_rates()
+        if self._graph is None:
+            self._update()
+        else:
+            self._graph.replay()
+        self.step += 1
+
+    def capture(self) -> None:
+        """Train a few steps, then record one, which all later ones replay; on CUDA, with Adam.
+
+        A replay costs one launch rather than some 300, and gives what the step itself gives: all
+        that it reads lies where it lay, and what changes outside it is written there.
+
+        Raises:
+            ValueError: training is on another device, or by another optimiser.
+        """
+        if self.device.type != "cuda" or self.config.train.optimizer != "adam":
+            raise ValueError(
+                "a step is captured on CUDA with train.optimizer=adam, got "
+                f"{self.device.type} and {self.config.train.optimizer}"
+            )
+        for descent in (self.d_descent, self.g_descent):
+            descent.rate_on_device = torch.zeros((), device=self.device)
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_STEPS):
+                self.advance()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._update()
+        self._graph = graph
+
+    def read_losses(self) -> Tensor:
+        """Sums of the losses since the last reading, [3, P] on the CPU."""
+        sums = self.losses.to("cpu", copy=True)
+        self.losses.zero_()
+        return sums
+
+    def nets(self) -> tuple[LaneClassifier, LaneGenerator]:
+        """Those to use: the averages if any are kept."""
+        return (self.D, self.G) if self.averages is None else (self.averages.D, self.averages.G)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later step depends on, by name; `step` included."""
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "D": self.D.state_dict(),
+            "G": self.G.state_dict(),
+            "d_descent": self.d_descent.state(),
+            "g_descent": self.g_descent.state(),
+            "order": self._order.state(),
+        }
+        for lane, streams in enumerate(self.streams):
+            parts[f"streams.{lane}"] = streams.state()
+        if self.averages is not None:
+            parts |= {
+                "average.D": self.averages.D.state_dict(),
+                "average.G": self.averages.G.state_dict(),
+            }
+        flat = {f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()}
+        return flat | {"step": torch.tensor(self.step)}
+
+    def set_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `state` was read."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = f"{name}/"
+            return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+
+        self.D.load_state_dict(part("D"))
+        self.G.load_state_dict(part("G"))
+        self.d_descent.set_state(part("d_descent"))
+        self.g_descent.set_state(part("g_descent"))
+        self._order.set_state(part("order"))
+        for lane, streams in enumerate(self.streams):
+            streams.set_state(part(f"streams.{lane}"))
+        if self.averages is not None:
+            self.averages.D.load_state_dict(part("average.D"))
+            self.averages.G.load_state_dict(part("average.G"))
+        self.step = int(state["step"])
+
+    def _update(self) -> None:
+        """The arithmetic of a step: reads and writes tensors alone, where they lie."""
+        if self.is_supervised:
+            self._update_supervised()
+            return
+        n = self.config.train.batch_size
+        labelled, labels, unlabelled, for_g = self._rows
+        x = self._images(torch.cat([labelled, unlabelled], 1))
+        with torch.no_grad():
+            fake = self.G(self._z[:, :n])
+        logits = self.D(torch.cat([x, fake], 1), self._noise.tensors[: len(self.D.layers)])
+        of_labelled, of_unlabelled, of_fake = logits.split(n, 1)
+        first = labelled_loss(of_labelled, labels)
+        second = unlabelled_loss(of_unlabelled, of_fake)
+        loss = first + self.cfg.unlabelled_weight * second
+        self.d_descent.update(self.d_descent.gradients(loss.sum()))
+
+        noise = self._noise.tensors[len(self.D.layers) :]
+        half = len(noise) // 2
+        self.D.requires_grad_(False)
+        real = self.D.features(self._images(for_g), noise[:half])
+        third = feature_loss(self.D.features(self.G(self._z[:, n:]), noise[half:]), real)
+        self.g_descent.update(self.g_descent.gradients(third.sum()))
+        self.D.requires_grad_(True)
+        self._finish(first, second, third)
+
+    def _update_supervised(self) -> None:
+        labelled, labels, _, _ = self._rows
+        loss = labelled_loss(self.D(self._images(labelled), self._noise.tensors), labels)
+        self.d_descent.update(self.d_descent.gradients(loss.sum()))
+        zero = torch.zeros_like(loss)
+        self._finish(loss, zero, zero)
+
+    def _finish(self, *losses: Tensor) -> None:
+        with torch.no_grad():
+            self.losses += torch.stack(losses)
+        if self.averages is not None:
+            self.averages.update(self.D, self.G)
+
+    def _images(self, rows: Tensor) -> Tensor:
+        """[P, n] -> [P, n, n_pixels] float32 in [0, 1]."""
+        pixels = self._pixels.index_select(0, rows.flatten())
+        return pixels.to(torch.float32).div_(255).view(*rows.shape, -1)
+
+    def _make_noise(self) -> Normals:
+        widths = [self._pixels.shape[1], *self.cfg.hidden]
+        n = self.config.train.batch_size
+        shapes = [(n, width) for width in widths]
+        if not self.is_supervised:
+            of_d = [(3 * n, width) for width in widths]
+            shapes = of_d + 2 * shapes[:-1]
+        return Normals(shapes, rngs=[streams.dropout for streams in self.streams])
+
+    def _set_rates(self) -> None:
+        """Step sizes of the next update: constant, then linearly to 0 at the last."""
+        n_steps, start = self.config.train.n_steps, self.cfg.anneal_from
+        left = 1 - self.step / n_steps
+        factor = min(1.0, left / (1 - start)) if start < 1 else 1.0
+        for descent in (self.d_descent, self.g_descent):
+            # A replayed update does not count itself.
+            descent.n_updates = self.step
+            descent.rate_factor = factor
+            if descent.rate_on_device is not None:
+                descent.rate_on_device.fill_(descent.learning_rate)
+
+
+def settings(config: RunConfig) -> SemiSupervisedConfig:
+    """The section of this extension."""
+    assert config.semi_supervised is not None  # noqa: S101 (else this is another task)
+    return config.semi_supervised
+
+
+def _d_rate(config: RunConfig) -> float:
+    train = config.train
+    return train.learning_rate if train.d_learning_rate is None else train.d_learning_rate
+
+
+def _initial_nets(
+    config: RunConfig, few: Sequence[FewLabels], *, seeds: Sequence[int], is_supervised: bool
+) -> tuple[LaneClassifier, LaneGenerator]:
+    """Both nets at step 0, on the CPU; no lane's depend on the others."""
+    lanes = [
+        _initial_lane(config, lane, seed=seed, is_supervised=is_supervised)
+        for lane, seed in zip(few, seeds, strict=True)
+    ]
+    D, G = copy.deepcopy(lanes[0])
+    for net, of_lanes in zip((D, G), zip(*lanes, strict=True), strict=True):
+        states = [lane.state_dict() for lane in of_lanes]
+        for name, tensor in itertools.chain(net.named_parameters(), net.named_buffers()):
+            tensor.data = torch.cat([state[name] for state in states])
+    return D, G
+
+
+def _initial_lane(
+    config: RunConfig, few: FewLabels, *, seed: int, is_supervised: bool
+) -> tuple[LaneClassifier, LaneGenerator]:
+    """Both nets of one lane, drawn from the stream "init" of its seed."""
+    cfg, bfloat16 = settings(config), config.train.precision == "bfloat16"
+    n_pixels = few.pixels.shape[1]
+    rng = stream(seed, "init")
+    widths = [n_pixels, *cfg.hidden, few.n_classes]
+    D = LaneClassifier(
+        [
+            torch.randn(1, a, b, generator=rng).mul_(THETA_SPREAD)
+            for a, b in itertools.pairwise(widths)
+        ],
+        noise_input=cfg.noise_input,
+        noise_hidden=cfg.noise_hidden,
+        bfloat16=bfloat16,
+    )
+    *hidden, theta = [
+        _glorot(a, b, rng)
+        for a, b in itertools.pairwise([config.prior.dim, *cfg.generator_hidden, n_pixels])
+    ]
+    rows = few.labelled if is_supervised else few.unlabelled
+    chosen = rows[torch.randperm(len(rows), generator=rng)[:INIT_IMAGES]]
+    x = few.pixels[chosen].to(torch.float32).div_(255).unsqueeze(0)
+    D.initialise(x, [torch.randn(1, len(chosen), w, generator=rng) for w in widths[:-1]])
+    G = LaneGenerator(hidden, theta, bfloat16=bfloat16)
+    with torch.no_grad():
+        mean = torch.from_numpy(pixel_mean(few.pixels.numpy()))
+        G.output.bias.copy_(torch.logit(mean, eps=BIAS_FLOOR))
+    return D, G
+
+
+def _glorot(n_in: int, n_out: int, rng: torch.Generator) -> Tensor:
+    """[1, n_in, n_out], uniform with variance 2 / (n_in + n_out)."""
+    bound = math.sqrt(6 / (n_in + n_out))
+    return torch.empty(1, n_in, n_out).uniform_(-bound, bound, generator=rng)

@@ -1,0 +1,261 @@
+"""Errors on the 10,000 test images of MNIST by number of labels, over seeds.
+
+    python -m tests.benchmarks.bench_semi_supervised --labels 20,50,100,200,1000 --seeds 10 \
+        --device cuda --output semi_supervised.json
+
+Feature matching, and beside it D alone on the same labels with the same noise and settings
+(`supervised`).  All label counts and seeds of a method train side by side, each with labels of
+its own that are drawn once by its seed.  The number of steps is fixed before training begins, by
+`--steps` or by the measured time of a step and `--budget-seconds`; nothing is stopped or chosen by
+any label beyond the few.  The test images are opened once, after the last step.  The validation
+errors in the output are a record of training, which nothing reads.
+
+`--check` trains 200 steps as they are and 200 as they are captured on a GPU, and compares both.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gan.config import RunConfig, read_yaml, to_dict, with_overrides
+from gan.datasets.images import ImageSet
+from gan.datasets.splits import load_test, load_train_valid
+from gan.extensions.feature_matching import FeatureMatching, classify
+from gan.extensions.few_labels import draw_few, hide
+
+SETTINGS = {
+    "semi_supervised": {},
+    "train.optimizer": "adam",
+    "train.learning_rate": 0.003,
+    "train.decay_per_step": 1.0,
+    "train.min_learning_rate": 0.0,
+    "train.adam_epsilon": 1e-4,
+    "train.average_decay": 0.999,
+}
+
+SOURCE = {20: "1677 ± 452", 50: "221 ± 136", 100: "93 ± 6.5", 200: "90 ± 4.2"}
+"""Errors by Salimans et al. (2016), table 1: 300 epochs, ten seeds, 60,000 training images."""
+
+CHECK_STEPS, TIMED_STEPS, SUPERVISED_STEPS = 200, 100, 3_000
+
+Lane = tuple[int, int]
+"""Labels and seed of one run."""
+
+
+def start(
+    cfg: RunConfig, lanes: Sequence[Lane], images: ImageSet, device: str, *, supervised: bool
+) -> FeatureMatching:
+    """All lanes at step 0."""
+    assert images.labels is not None
+    few = [hide(images, draw_few(images.labels, n, seed=seed)) for n, seed in lanes]
+    seeds = [seed for _, seed in lanes]
+    return FeatureMatching(cfg, few, seeds=seeds, device=device, is_supervised=supervised)
+
+
+def capture(run: FeatureMatching) -> None:
+    """Capture a step on a GPU; where that fails, say why, and train as it is."""
+    if run.device.type != "cuda":
+        return
+    try:
+        run.capture()
+    except RuntimeError as error:
+        print(f"a step could not be captured, training goes on without: {error}", flush=True)
+
+
+def synchronised(device: str) -> float:
+    """The time at which all work of the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def advance(run: FeatureMatching, n_steps: int, device: str) -> float:
+    """Train and return the milliseconds of a step."""
+    started_at = synchronised(device)
+    for _ in range(n_steps):
+        run.advance()
+    return 1_000 * (synchronised(device) - started_at) / n_steps
+
+
+def check(make: Callable[[], FeatureMatching], device: str) -> None:
+    """Losses and times of the first steps, as they are and as they are captured."""
+    losses = []
+    for is_captured in (False, True):
+        run = make()
+        if is_captured:
+            capture(run)
+        n_steps = CHECK_STEPS - run.step
+        milliseconds = advance(run, n_steps, device)
+        losses.append(run.read_losses() / CHECK_STEPS)
+        name = "captured" if is_captured else "as it is"
+        print(f"{name}: {milliseconds:.2f} ms a step, losses {losses[-1].mean(1).tolist()}")
+    difference = (losses[0] - losses[1]).abs() / losses[0].abs().clamp(min=1e-3)
+    print(f"largest relative difference of a lane's losses: {difference.max():.2e}", flush=True)
+
+
+def errors(run: FeatureMatching, images: ImageSet) -> list[int]:
+    """Wrong answers of each lane, by its average if there is one."""
+    assert images.labels is not None
+    pixels = torch.from_numpy(images.images).flatten(1).to(run.device)
+    D, _ = run.nets()
+    answers = classify(D, pixels).argmax(2).cpu().numpy()
+    wrong: list[int] = (answers != images.labels).sum(1).tolist()
+    return wrong
+
+
+class Results:
+    """What is known so far, as a JSON file and as a table."""
+
+    def __init__(self, path: Path | None, lanes: Sequence[Lane]) -> None:
+        self.path, self.lanes = path, lanes
+        self.facts: dict[str, Any] = {"lanes": [list(lane) for lane in lanes], "methods": {}}
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts of the whole run."""
+        self.facts |= facts
+        self._write()
+
+    def record(self, method: str, **facts: Any) -> None:
+        """Keep facts of one method."""
+        self.facts["methods"].setdefault(method, {}).update(facts)
+        self._write()
+
+    def table(self) -> str:
+        """Errors on the test images: mean and standard deviation over seeds, and each seed's."""
+        lines = [
+            "| labels | method | errors of 10,000 | Salimans et al. (2016) | by seed |",
+            "|---|---|---|---|---|",
+        ]
+        for n in sorted({n for n, _ in self.lanes}):
+            for method, facts in self.facts["methods"].items():
+                wrong = facts.get("test_errors", [])
+                own = [e for (labels, _), e in zip(self.lanes, wrong, strict=False) if labels == n]
+                if not own:
+                    continue
+                spread = statistics.stdev(own) if len(own) > 1 else math.nan
+                theirs = SOURCE.get(n, "") if method == "feature_matching" else ""
+                lines.append(
+                    f"| {n} | {method} | {statistics.mean(own):.1f} ± {spread:.1f} | {theirs} "
+                    f"| {', '.join(map(str, own))} |"
+                )
+        return "\n".join(lines)
+
+    def _write(self) -> None:
+        if self.path is not None:
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps(self.facts, indent=1) + "\n")
+            part.replace(self.path)
+
+
+def train(
+    run: FeatureMatching, method: str, results: Results, valid: ImageSet, device: str
+) -> None:
+    """Train to the last step, with a record of losses and validation errors on the way."""
+    n_steps = run.config.train.n_steps
+    report_every, history = max(1, n_steps // 20), []
+    started_at = synchronised(device)
+    while run.step < n_steps:
+        n = min(report_every, n_steps - run.step)
+        n -= run.step % report_every if run.step % report_every < n else 0
+        for _ in range(n):
+            run.advance()
+        losses = (run.read_losses() / n).T.tolist()
+        seconds = synchronised(device) - started_at
+        wrong = errors(run, valid)
+        history.append({"step": run.step, "seconds": seconds, "valid": wrong, "losses": losses})
+        results.record(method, n_steps=n_steps, history=history, seconds=seconds)
+        finite = np.isfinite(losses).all(1)
+        print(
+            f"{method} step {run.step} of {n_steps}, {seconds:.0f} s, valid errors "
+            f"{statistics.mean(wrong):.0f}, {len(finite) - finite.sum()} lanes not finite",
+            flush=True,
+        )
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--labels", default="20,50,100,200,1000", help="numbers of labels")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 0, 1, ... of each")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--steps", type=int, default=50_000, help="of feature matching, at most")
+    parser.add_argument("--supervised-steps", type=int, default=SUPERVISED_STEPS)
+    parser.add_argument(
+        "--budget-seconds", type=float, help="of feature matching: fewer steps if they take longer"
+    )
+    parser.add_argument("--set", nargs="*", default=[], help="train.learning_rate=0.002 and so on")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file of all results, rewritten as it goes"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
+    parser.add_argument(
+        "--without-test", action="store_true", help="to try settings: validation errors alone"
+    )
+    parser.add_argument("--check", action="store_true", help="compare captured and other steps")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
+    overrides = {path: read_yaml(text) for path, text in (s.split("=", 1) for s in args.set)}
+    cfg = with_overrides(RunConfig(), SETTINGS | {"train.n_steps": args.steps} | overrides)
+    images, valid = load_train_valid(cfg.data)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    lanes = [(int(n), seed) for n in args.labels.split(",") for seed in seeds]
+
+    def make(cfg: RunConfig = cfg, *, supervised: bool = False) -> FeatureMatching:
+        return start(cfg, lanes, images, args.device, supervised=supervised)
+
+    if args.check:
+        check(make, args.device)
+        return
+    results = Results(args.output, lanes)
+    results.note(torch=torch.__version__, device=device_name(args.device), config=to_dict(cfg))
+    supervised_train = dataclasses.replace(cfg.train, n_steps=args.supervised_steps)
+    methods = {
+        "supervised": dataclasses.replace(cfg, train=supervised_train),
+        "feature_matching": cfg,
+    }
+    if args.budget_seconds:
+        methods["feature_matching"] = within(make, cfg, args.budget_seconds, args.device)
+    for method, of_method in methods.items():
+        is_supervised = method == "supervised"
+        run = make(of_method, supervised=is_supervised)
+        capture(run)
+        train(run, method, results, valid, args.device)
+        if not args.without_test:
+            results.record(method, test_errors=errors(run, load_test(cfg.data)))
+            print(results.table(), flush=True)
+
+
+def within(
+    make: Callable[[], FeatureMatching], cfg: RunConfig, budget_seconds: float, device: str
+) -> RunConfig:
+    """As many steps as the budget has time for, by the time of the first ones."""
+    run = make()
+    capture(run)
+    milliseconds = advance(run, TIMED_STEPS, device)
+    n_steps = min(cfg.train.n_steps, int(1_000 * budget_seconds / milliseconds))
+    print(f"{milliseconds:.2f} ms a step: {n_steps} steps of {cfg.train.n_steps}", flush=True)
+    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, n_steps=n_steps))
+
+
+def device_name(device: str) -> str:
+    """For people."""
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+
+
+if __name__ == "__main__":
+    main()
