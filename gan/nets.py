@@ -66,11 +66,16 @@ class Generator(Player):
 
     def forward(self, z: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
         """[n, dim] -> [n, n_pixels] in (0, 1); `masks` from `draw_masks`, None drops nothing."""
+        return torch.sigmoid(self.logits(z, masks))
+
+    def logits(self, z: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
+        """What the pixels are the sigmoid of, [n, n_pixels]."""
         h = z
         for i, norm in enumerate(self.norms):
             h = norm(self.linears[i](h)).relu()
             h = _drop(h, masks[i] if masks else None)
-        return torch.sigmoid(self.linears[-1](h))
+        logits: Tensor = self.linears[-1](h)
+        return logits
 
 
 class Discriminator(Player):

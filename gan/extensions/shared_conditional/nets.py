@@ -1,9 +1,12 @@
 """G and D of the shared model.
 
-    h = encoder(x m, m)                   what is visible of the image, and where
+    h_1, ..., h = encoder(x m, m)         what is visible of the image, and where
     p(y | visible) = softmax(head(h))     the label is one more variable:
     y' = y if it is visible, else a draw from p(y | visible)
-    x' = x m + decoder(h, y', z) (1 - m)  visible pixels are copied through
+    x' = x m + sigmoid(decoder(h, y', z) + V h_1) (1 - m)    visible pixels are copied through
+
+V h_1, from the first layer of the encoder straight to the pixels, takes from the deeper layers
+what a pixel owes to its neighbours.
 
 Label first, then pixels given the label: by the chain rule a hidden label and the hidden pixels
 are drawn together, from p(y | visible) p(x | visible, y).
@@ -89,13 +92,29 @@ class Encoder(nn.Module):
             nn.BatchNorm1d(units) if batch_norm else nn.Identity() for units in hidden
         )
 
-    def forward(self, seen: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
-        """[n, n_in] -> [n, units of the last layer]; `masks`: of dropout, one a layer."""
-        h = seen
+    def forward(self, seen: Tensor, masks: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """[n, n_in] -> first and last layer, [n, units] each; `masks`: of dropout, one a layer."""
+        h, layers = seen, []
         for linear, norm, mask in zip(self.linears, self.norms, masks, strict=True):
             h = norm(linear(h)).relu()
             h = h if mask is None else h * mask
-        return h
+            layers.append(h)
+        return layers[0], layers[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What is made of the visible pixels.
+
+    Attributes:
+        h: last layer of the encoder, [n, width].
+        pixels: what its first layer adds to the logits of the pixels, V h_1, [n, n_pixels].
+        label: logits of p(y | visible pixels), [n, K].
+    """
+
+    h: Tensor
+    pixels: Tensor
+    label: Tensor
 
 
 class SharedGenerator(Player):
@@ -122,6 +141,7 @@ class SharedGenerator(Player):
         self.encoder, self.decoder = encoder, decoder
         self.widths = encoder.widths
         self.head = Linear(self.widths[-1], n_classes)
+        self.skip = Linear(self.widths[0], len(decoder.output_bias))
         self.scale, self.dropout = scale, dropout
 
     @property
@@ -139,23 +159,36 @@ class SharedGenerator(Player):
 
     def encode(
         self, x: Tensor, mask: Tensor, masks: Sequence[Tensor | None] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """What is made of the visible: h [n, width], and the logits of p(y | visible) [n, K].
+    ) -> Encoded:
+        """What is made of the visible pixels, without noise.
 
         Args:
             x: [n, n_pixels].
             mask: of the pixels, [n, n_pixels].
             masks: of dropout; None drops nothing.
         """
-        h = self.encoder(torch.cat([x * mask, mask], 1), masks or [None] * len(self.widths))
-        return h, self.head(h)
+        first, h = self.encoder(torch.cat([x * mask, mask], 1), masks or [None] * len(self.widths))
+        return Encoded(h=h, pixels=self.skip(first), label=self.head(h))
 
     def decode(
-        self, h: Tensor, y: Tensor, z: Tensor, masks: Sequence[Tensor | None] | None = None
+        self,
+        encoded: Encoded,
+        y: Tensor,
+        z: Tensor,
+        masks: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        """All pixels given h, a label and noise: [n, n_pixels] in (0, 1)."""
-        pixels: Tensor = self.decoder(torch.cat([h, self.scale * y, z], 1), masks)
-        return pixels
+        """All pixels of each draw, [n, draws, n_pixels] in (0, 1).
+
+        Args:
+            encoded: of n images.
+            y: one-hot labels, [n, draws, K].
+            z: [n, draws, dim].
+            masks: of dropout; None drops nothing.
+        """
+        h = encoded.h.unsqueeze(1).expand(-1, z.shape[1], -1)
+        rows = torch.cat([h, self.scale * y, z], 2).flatten(0, 1)
+        logits = self.decoder.logits(rows, masks).view(*z.shape[:2], -1)
+        return torch.sigmoid(logits + encoded.pixels.unsqueeze(1))
 
     def forward(
         self,
@@ -172,25 +205,18 @@ class SharedGenerator(Player):
             noise: by which hidden labels are drawn, standard Gumbel, [n, draws, K].
             masks: as from `draw_masks`; None drops nothing.
         """
-        draws, visible = z.shape[1], seen.mask[:, :-1]
-        encoder_masks = masks[: len(self.widths)] if masks else None
-        decoder_masks = masks[len(self.widths) :] if masks else None
-        h, logits = self.encode(seen.x, visible, encoder_masks)
-        drawn = (logits.detach().float().unsqueeze(1) + noise).argmax(2)
+        visible, n_own = seen.mask[:, :-1], len(self.widths)
+        encoded = self.encode(seen.x, visible, masks[:n_own] if masks else None)
+        drawn = (encoded.label.detach().float().unsqueeze(1) + noise).argmax(2)
         y = torch.where(
             seen.mask[:, None, -1:] > 0,
             seen.y.unsqueeze(1),
             one_hot(drawn, self.n_classes).to(seen.y.dtype),
         )
-        repeated = h.repeat_interleave(draws, 0)
-        pixels = self.decode(repeated, y.flatten(0, 1), z.flatten(0, 1), decoder_masks)
+        pixels = self.decode(encoded, y, z, masks[n_own:] if masks else None)
         # Selected, not blended: a visible pixel is its own value bit for bit.
-        x = torch.where(
-            visible.unsqueeze(1) > 0,
-            seen.x.unsqueeze(1),
-            pixels.to(seen.x.dtype).view(len(seen.x), draws, -1),
-        )
-        return Completions(x=x, y=y, logits=logits)
+        x = torch.where(visible.unsqueeze(1) > 0, seen.x.unsqueeze(1), pixels.to(seen.x.dtype))
+        return Completions(x=x, y=y, logits=encoded.label)
 
 
 @dataclass(frozen=True)
@@ -232,7 +258,7 @@ def build_shared_generator(
     G = SharedGenerator(
         encoder, decoder, n_classes=n_classes, scale=own.scale, dropout=own.encoder_dropout
     )
-    for module in (G.encoder, G.head):
+    for module in (G.encoder, G.head, G.skip):
         init_uniform(module, init_range=config.generator.init_range, rng=rng)
     return G
 

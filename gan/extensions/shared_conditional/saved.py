@@ -109,7 +109,7 @@ class SharedSampler:
         """Of each class given the visible pixels, nats: [n, K]."""
         rows = torch.cat([self._flat(images), self._flat(mask)], 1)
         halves = (part.chunk(2, 1) for part in torch.split(rows, self.batch_size))
-        return torch.cat([self.G.encode(x, m)[1] for x, m in halves]).log_softmax(1)
+        return torch.cat([self.G.encode(x, m).label for x, m in halves]).log_softmax(1)
 
     def decode_paths(self, z: Tensor, *, seed: int) -> Tensor:
         """See `gan.sampling.PathSampler`: nothing is given, and each path has one label."""
