@@ -21,34 +21,39 @@ is told which samples G's loss is the mean over.
 
 Source: section 7, fifth extension, of Goodfellow et al. (2014).  stacked: train.yaml of the folder
 `tfd_pretrain` of its released code.  mixture: Gurumurthy et al. (2017), "DeLiGAN", section 4.
-importance: Azadi et al. (2019), "Discriminator Rejection Sampling", equation 4; Rubin (1987).
-top_k: Sinha et al. (2020), "Top-k Training of GANs", section 3.
+importance: see `gan.extensions.resampling`.  top_k: Sinha et al. (2020), "Top-k Training of GANs",
+section 3.
 Differs: the released stack has a sigmoid with bias -2 as its output, whatever support z has, and
 begins with random weights (`begin: random` does so, too).  DeLiGAN holds the widths by a penalty
-on 1 - sigma instead, which leaves mean and scale of z free.  Azadi et al. reject, which takes a
-number of draws that is not known before, and after training only; here z is resampled in training
-and sampling alike.
+on 1 - sigma instead, which leaves mean and scale of z free.
 """
 
 import copy
 import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, one_hot
 
 from gan.algorithm1 import Taught, every_fake, train
 from gan.config import LearnedPriorConfig, RunConfig
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape, pixel_mean
 from gan.errors import ConfigError
-from gan.layers import Linear, init_uniform
+from gan.extensions.prior_nets import (
+    BelowZ,
+    ComponentNoise,
+    Components,
+    MixtureGenerator,
+    StackedGenerator,
+    support_of,
+)
+from gan.extensions.resampling import Candidates, ResampledGenerator, ResampledPrior
+from gan.layers import init_uniform
 from gan.model import assemble_gan
 from gan.nets import (
     Discriminator,
@@ -57,313 +62,11 @@ from gan.nets import (
     build_discriminator,
     build_generator,
 )
-from gan.priors import (
-    Bernoulli,
-    Prior,
-    Spherical,
-    TruncatedNormal,
-    Uniform,
-    build_prior,
-)
+from gan.priors import Prior, build_prior
 from gan.randomness import stream
 from gan.run import Parts, Run, image_minibatches
 from gan.sampling import GeneratorSampler
 from gan.saved_generator import Saved, empty_generator, generator_weights
-
-EDGE = 1e-4
-"""How near to the edge of a box, in halves of its width, z is taken for inside."""
-
-
-# A net below z
-
-
-@dataclass(frozen=True)
-class Box:
-    """The cube of +-bound, each coordinate bound * tanh(a)."""
-
-    bound: float
-
-    def cover(self, a: Tensor) -> Tensor:
-        """R^dim -> the support, [n, dim]."""
-        return self.bound * torch.tanh(a)
-
-    def coordinates(self, z: Tensor) -> Tensor:
-        """The a of z; z at an edge, as all of Bernoulli's, is taken for EDGE within."""
-        return torch.atanh((z / self.bound).clamp(EDGE - 1, 1 - EDGE))
-
-
-@dataclass(frozen=True)
-class Sphere:
-    """The sphere of the given radius, radius * a / |a|."""
-
-    radius: float
-
-    def cover(self, a: Tensor) -> Tensor:
-        """R^dim -> the support, [n, dim]."""
-        return self.radius * normalize(a, dim=1)
-
-    def coordinates(self, z: Tensor) -> Tensor:
-        """One of the a that lead to z, which are of one direction: z itself."""
-        return z
-
-
-@dataclass(frozen=True)
-class Everywhere:
-    """R^dim."""
-
-    def cover(self, a: Tensor) -> Tensor:
-        """The same, [n, dim]."""
-        return a
-
-    def coordinates(self, z: Tensor) -> Tensor:
-        """The same, [n, dim]."""
-        return z
-
-
-Support = Box | Sphere | Everywhere
-
-
-def support_of(prior: Prior) -> Support:
-    """Where the z of a prior lie; of Bernoulli's the convex hull."""
-    match prior:
-        case Uniform():
-            return Box(math.sqrt(3))
-        case Bernoulli():
-            return Box(1.0)
-        case TruncatedNormal():
-            return Box(prior.truncation / prior.std_before_scaling)
-        case Spherical():
-            return Sphere(prior.radius)
-        case _:
-            return Everywhere()
-
-
-class BelowZ(nn.Module):
-    """z = s(s^-1(e) + f(e)), with f a net of ReLU layers and s onto the support of z.
-
-    Args:
-        dim: coordinates of e and of z.
-        hidden: units of each hidden layer of f.
-        support: where z may lie.
-        is_residual: whether s^-1(e) is added; else z = s(f(e)).
-    """
-
-    def __init__(
-        self, dim: int, *, hidden: Sequence[int], support: Support, is_residual: bool
-    ) -> None:
-        super().__init__()
-        widths = [dim, *hidden, dim]
-        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
-        self.support, self.is_residual = support, is_residual
-
-    def forward(self, e: Tensor) -> Tensor:
-        """[n, dim] -> [n, dim]."""
-        h = e
-        for linear in self.linears[:-1]:
-            h = linear(h).relu()
-        a: Tensor = self.linears[-1](h)
-        return self.support.cover(self.support.coordinates(e) + a if self.is_residual else a)
-
-
-class StackedGenerator(Player):
-    """G(T(e)): a generator on top of the net that makes its z.
-
-    Args:
-        below: T, makes z.
-        G: takes z.
-        is_frozen: G takes no part in the training: its parameters stay, nothing is dropped, and
-            its batch norm goes by the running statistics.
-    """
-
-    def __init__(self, below: BelowZ, G: Generator, *, is_frozen: bool) -> None:
-        super().__init__()
-        self.below, self.G, self.is_frozen = below, G, is_frozen
-        if is_frozen:
-            G.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "StackedGenerator":
-        """As of any module, but for a frozen G."""
-        super().train(mode)
-        if self.is_frozen:
-            self.G.eval()
-        return self
-
-    def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
-        """Those of G."""
-        return [None] * len(self.G.hidden) if self.is_frozen else self.G.draw_masks(n, rng)
-
-    def forward(self, e: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
-        """[n, dim] -> [n, n_pixels] in (0, 1)."""
-        return cast(Tensor, self.G(self.below(e), masks))
-
-
-# A mixture of Gaussians
-
-
-@dataclass(frozen=True)
-class ComponentNoise:
-    """Rows [e, k]: e of N(0, I), and one of K components, each as often, as a one-hot vector."""
-
-    dim_z: int
-    n_components: int
-
-    @property
-    def dim(self) -> int:
-        """Coordinates of a row."""
-        return self.dim_z + self.n_components
-
-    def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw n independent rows, [n, dim] float32."""
-        e = torch.randn(n, self.dim_z, generator=rng, device=rng.device)
-        which = torch.randint(0, self.n_components, (n,), generator=rng, device=rng.device)
-        return torch.cat([e, one_hot(which, self.n_components).to(e)], 1)
-
-
-class Components(nn.Module):
-    """A mixture of K Gaussians of equal weight, moved and scaled to mean 0 and variance 1.
-
-        z = (mu_k + sigma_k e - m) / v^(1/2)
-        m = mean_k mu_k,  v = mean_k (mu_k^2 + sigma_k^2) - m^2
-
-    Args:
-        means: mu, [K, dim].
-        log_widths: log sigma, [K, dim].
-    """
-
-    def __init__(self, means: Tensor, log_widths: Tensor) -> None:
-        super().__init__()
-        self.means, self.log_widths = nn.Parameter(means), nn.Parameter(log_widths)
-
-    def normalised(self) -> tuple[Tensor, Tensor]:
-        """Means and widths of the components of z, [K, dim] each."""
-        centred = self.means - self.means.mean(0)
-        widths = self.log_widths.exp()
-        scale = (centred.square() + widths.square()).mean(0).rsqrt()
-        return centred * scale, widths * scale
-
-    def forward(self, row: Tensor) -> Tensor:
-        """Rows of `ComponentNoise` -> z, [n, dim]."""
-        dim = self.means.shape[1]
-        e, which = row[:, :dim], row[:, dim:]
-        means, widths = self.normalised()
-        return which @ means + e * (which @ widths)
-
-
-class MixtureGenerator(Player):
-    """G of z from a mixture: rows [e, k] in."""
-
-    def __init__(self, components: Components, G: Generator) -> None:
-        super().__init__()
-        self.components, self.G = components, G
-
-    def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
-        """Those of G."""
-        return self.G.draw_masks(n, rng)
-
-    def forward(self, row: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
-        """[n, dim + K] -> [n, n_pixels] in (0, 1)."""
-        return cast(Tensor, self.G(self.components(row), masks))
-
-
-# Resampling by D
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows [z_1 ... z_c, u_1 ... u_c]: c draws of a prior, and for each one a uniform number."""
-
-    prior: Prior
-    n_candidates: int
-
-    @property
-    def dim(self) -> int:
-        """Coordinates of a row."""
-        return self.n_candidates * (self.prior.dim + 1)
-
-    def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw n independent rows, [n, dim] float32."""
-        z = self.prior.sample(n * self.n_candidates, rng).view(n, -1)
-        u = torch.rand(n, self.n_candidates, generator=rng, device=rng.device)
-        return torch.cat([z, u], 1)
-
-    def split(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows -> their candidates z [n c, dim], and their uniform numbers u [n, c]."""
-        z = row[:, : -self.n_candidates].reshape(-1, self.prior.dim)
-        return z, row[:, -self.n_candidates :]
-
-
-def drawn_candidate(logits: Tensor, u: Tensor) -> Tensor:
-    """Index of one candidate of each row, drawn with odds exp(logit) = D / (1 - D): [n].
-
-    The largest of logit - log(-log u), where the second term is Gumbel's distribution.
-
-    Args:
-        logits: D's of the candidates' images, [n, c].
-        u: uniform on [0, 1), [n, c].
-
-    Source: Gumbel (1954), lecture 4; Maddison et al. (2014), "A* sampling", section 2.
-    """
-    gumbel = -torch.log(-torch.log(u.clamp(min=1e-12, max=1 - 1e-7)))
-    return (logits + gumbel).argmax(1)
-
-
-@dataclass(frozen=True)
-class ResampledPrior:
-    """z as the nets, as they are now, choose it among candidates; neither is trained by this.
-
-    Attributes:
-        candidates: rows to choose from.
-        G: makes the images.
-        D: says how far they are images of the data.
-    """
-
-    candidates: Candidates
-    G: Player
-    D: Player
-
-    @property
-    def dim(self) -> int:
-        """Coordinates of z."""
-        return self.candidates.prior.dim
-
-    @torch.no_grad()
-    def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw n independent z, [n, dim] float32."""
-        z, u = self.candidates.split(self.candidates.sample(n, rng))
-        # Without dropout and by running statistics: no candidate's chance depends on another row.
-        self.G.eval(), self.D.eval()
-        chosen = drawn_candidate(self.D(self.G(z)).view_as(u), u)
-        self.G.train(), self.D.train()
-        return z.view(n, -1, self.dim)[torch.arange(n, device=z.device), chosen]
-
-
-class ResampledGenerator(Player):
-    """G of the z that D chose: rows of `Candidates` in.  In evaluation mode alone.
-
-    Args:
-        G: takes z.
-        D: takes images.
-        candidates: what the rows are.
-    """
-
-    def __init__(self, G: Generator, D: Discriminator, candidates: Candidates) -> None:
-        super().__init__()
-        self.G, self.D, self.candidates = G, D, candidates
-
-    def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
-        """None: it is not trained."""
-        return []
-
-    def forward(self, row: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
-        """[n, c (dim + 1)] -> [n, n_pixels] in (0, 1)."""
-        z, u = self.candidates.split(row)
-        x = self.G(z)
-        chosen = drawn_candidate(self.D(x).view_as(u), u)
-        images: Tensor = x.view(len(row), -1, x.shape[1])
-        return images.gather(1, chosen.view(-1, 1, 1).expand(-1, 1, x.shape[1])).squeeze(1)
-
-
-# Top-k updates of G
 
 
 def n_taught(step: int, *, batch_size: int, epoch_steps: float, decay: float, floor: float) -> int:
@@ -397,9 +100,6 @@ def top_k(cfg: LearnedPriorConfig, *, epoch_steps: float) -> Taught:
         return fake_logits.topk(k, sorted=False).values
 
     return taught
-
-
-# Runs, and what they leave
 
 
 @dataclass(frozen=True)

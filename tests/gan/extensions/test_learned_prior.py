@@ -13,19 +13,9 @@ from torch.testing import assert_close
 from gan.algorithm1 import every_fake
 from gan.config import LearnedPriorConfig, PriorConfig
 from gan.errors import ConfigError
-from gan.extensions.learned_prior import (
-    BelowZ,
-    Candidates,
-    ComponentNoise,
-    Components,
-    adopt,
-    drawn_candidate,
-    n_taught,
-    noise,
-    start,
-    support_of,
-    top_k,
-)
+from gan.extensions.learned_prior import adopt, n_taught, noise, start, top_k
+from gan.extensions.prior_nets import BelowZ, ComponentNoise, Components, support_of
+from gan.extensions.resampling import Candidates, drawn_candidate
 from gan.priors import Uniform, build_prior
 from gan.randomness import stream
 from gan.tasks import start_run

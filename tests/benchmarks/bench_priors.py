@@ -1,0 +1,303 @@
+"""Which distribution of z reaches a Fréchet distance and a coverage first, and which ends best.
+
+    python -m tests.benchmarks.bench_priors --seeds 5 --steps 6000 --workers 2 --output priors.json
+
+The settings are those of the preset `priors`; only what z is drawn from differs, and the seed.
+Every contestant makes as many updates of D.  A stack spends half of them on the generator that it
+stands on.  Seconds are those of the training alone, on one thread of a CPU or on a GPU that the
+workers share; scores are of samples of the running average of G, on the validation images.  Runs
+go seed by seed and are written down one by one: what was cut off goes on where it was, and the
+table is of the seeds that every contestant has.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan.config import RunConfig, load_config, read_yaml, with_overrides
+from gan.datasets.splits import load_train_valid
+from gan.evaluation.features import NetExtractor, default_extractor
+from gan.evaluation.frechet import frechet_distance
+from gan.evaluation.learning_curves import first_reached, mean_over_seeds, paired_difference
+from gan.evaluation.manifold import Balls, balls
+from gan.evaluation.score import Score
+from gan.run import TrainingRun, unit_pixels
+from gan.saved_generator import Saved, SavedSampler
+from gan.tasks import as_sampler, start_run
+
+PRESET = Path(__file__).parents[2] / "pipeline" / "presets" / "priors.yaml"
+FRECHET, COVERAGE = (50.0, 25.0), (0.4, 0.55)
+"""Thresholds, fixed on seed 100 before any of the seeds that count was run."""
+N_CURVE, N_FINAL = 5_000, 10_000
+"""Samples behind a point of a curve, and behind the last scores."""
+BASELINE = "uniform"
+
+Settings = dict[str, Any]
+KINDS = ("uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture")
+CONTESTANTS: dict[str, Settings] = {
+    **{kind: {"prior.kind": kind, "prior.spherical_radius": "sqrt_dim"} for kind in KINDS},
+    "learned mixture": {"learned_prior.method": "mixture"},
+    "stacked": {"learned_prior.method": "stacked"},
+    "importance": {"learned_prior.method": "importance"},
+    "top-k": {"learned_prior.method": "top_k"},
+}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The validation images' feature space, made once in the life of a worker."""
+
+    extractor: NetExtractor
+    valid: torch.Tensor
+    valid_balls: Balls
+
+    def __call__(self, saved: SavedSampler, *, n: int, seed: int) -> tuple[float, float]:
+        """Fréchet distance and coverage of n samples."""
+        samples = saved.sampler().sample(n, seed=seed)
+        points = self.extractor(samples)
+        distance = frechet_distance(self.valid, points, seed=seed, groups=2).distance.value
+        return distance, self.valid_balls.coverage(points).value
+
+
+@functools.cache
+def scorer(device: str) -> Scorer:
+    """That of this process."""
+    train, valid = load_train_valid(RunConfig().data)
+    extractor = default_extractor(train, folder=Path("/nonexistent"), device=device)
+    points = extractor(unit_pixels(valid, device=device).float())
+    return Scorer(extractor=extractor, valid=points, valid_balls=balls(points))
+
+
+class Clock:
+    """Seconds of the training alone, and where the whole must end."""
+
+    def __init__(self, deadline: float) -> None:
+        self.seconds, self._deadline = 0.0, deadline
+
+    def reports(self, run: TrainingRun) -> Iterator[int]:
+        """The step of each report of a run, until it ends or the time is up."""
+        reports = run.train()
+        while time.time() < self._deadline:
+            started = time.perf_counter()
+            report = next(reports, None)
+            self.seconds += time.perf_counter() - started
+            if report is None:
+                return
+            yield report.step
+
+
+def configuration(name: str, seed: int, steps: int, device: str) -> RunConfig:
+    """The run of a contestant."""
+    base = load_config(read_yaml(PRESET.read_text())).base
+    shared = {"seed": seed, "device": device, "train.n_steps": steps}
+    return with_overrides(base, shared | CONTESTANTS[name])
+
+
+def train(name: str, seed: int, steps: int, device: str, deadline: float) -> Settings | None:
+    """Curve and last scores of one run; None if the time was up before its end."""
+    torch.set_num_threads(1)
+    images, _ = load_train_valid(RunConfig().data)
+    clock, curve = Clock(deadline), []
+    saved: Saved | None = None
+    before = 0
+    for phase in phases(configuration(name, seed, steps, device)):
+        run = start_run(phase, images, device=device, origin=saved)
+        for step in clock.reports(run):
+            frechet, coverage = scorer(device)(as_sampler(run.saved(), name), n=N_CURVE, seed=seed)
+            point = {"step": before + step, "seconds": clock.seconds}
+            curve.append(point | {"frechet": frechet, "coverage": coverage})
+        if run.step < phase.train.n_steps:
+            return None
+        before, saved = before + run.step, run.saved()
+    frechet, coverage = scorer(device)(as_sampler(saved, name), n=N_FINAL, seed=seed)
+    facts = {"name": name, "seed": seed, "steps": steps, "device": device, "curve": curve}
+    return facts | {"frechet": frechet, "coverage": coverage, "seconds": clock.seconds}
+
+
+def phases(config: RunConfig) -> list[RunConfig]:
+    """What is trained one after the other; a stack starts from the generator before it."""
+    assert config.learned_prior is not None
+    if config.learned_prior.method != "stacked":
+        return [config]
+    schedule = dataclasses.replace(config.train, n_steps=config.train.n_steps // 2)
+    half = dataclasses.replace(config, train=schedule)
+    return [dataclasses.replace(half, learned_prior=None), half]
+
+
+# The table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One number of each run: a column of the table.
+
+    Attributes:
+        title: its heading.
+        of: the number of a run; None where a threshold was never reached.
+        form: as in `format`.
+        is_smaller_better: its direction.
+    """
+
+    title: str
+    of: Callable[[Settings], float | None]
+    form: str
+    is_smaller_better: bool
+
+
+def reached(axis: str, score: str, threshold: float) -> Callable[[Settings], float | None]:
+    """Where on an axis of its curve a run first has a score."""
+    sign = 1 if score == "frechet" else -1
+
+    def where(run: Settings) -> float | None:
+        at, values = ([point[key] for point in run["curve"]] for key in (axis, score))
+        return first_reached(at, [sign * v for v in values], at_most=sign * threshold)
+
+    return where
+
+
+def columns() -> list[Column]:
+    """Of the table, from left to right."""
+    found = []
+    for score, goal, thresholds in (
+        ("frechet", "Fréchet ≤", FRECHET),
+        ("coverage", "coverage ≥", COVERAGE),
+    ):
+        for threshold in thresholds:
+            for axis, unit, form in (("step", "steps", ".0f"), ("seconds", "seconds", ".1f")):
+                where = reached(axis, score, threshold)
+                title = f"{unit} to {goal} {threshold:g}"
+                found.append(Column(title=title, of=where, form=form, is_smaller_better=True))
+    return [
+        *found,
+        Column(title="Fréchet", of=lambda r: r["frechet"], form=".2f", is_smaller_better=True),
+        Column(title="coverage", of=lambda r: r["coverage"], form=".3f", is_smaller_better=False),
+        Column(title="seconds", of=lambda r: r["seconds"], form=".1f", is_smaller_better=True),
+    ]
+
+
+def interval(score: Score, form: str) -> str:
+    """Mean and half of the interval, as a person reads it."""
+    return f"{score.value:{form}} ± {score.high - score.value:{form}}"
+
+
+def cell(column: Column, runs: Sequence[Settings]) -> str:
+    """Mean over seeds with its interval; of a threshold that some never reached how many did."""
+    values = [value for run in runs if (value := column.of(run)) is not None]
+    if len(values) < len(runs):
+        return f"{len(values)} of {len(runs)}"
+    return interval(mean_over_seeds(column.title, values), column.form)
+
+
+def difference(
+    column: Column, ours: Sequence[Settings], theirs: Sequence[Settings]
+) -> Score | None:
+    """Ours less the baseline's, seed by seed; None if a run of either never reached it."""
+    pairs = [(column.of(a), column.of(b)) for a, b in zip(ours, theirs, strict=True)]
+    numbers = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(numbers) < len(pairs):
+        return None
+    return paired_difference(column.title, *map(list, zip(*numbers, strict=True)))
+
+
+def is_better(column: Column, score: Score) -> bool:
+    """Whether a difference is to the good with its whole interval."""
+    return score.high < 0 if column.is_smaller_better else score.low > 0
+
+
+def by_name(runs: Sequence[Settings], names: Sequence[str]) -> dict[str, list[Settings]]:
+    """The runs of each contestant, of the seeds that all of them have, in one order."""
+    seeds = [{run["seed"] for run in runs if run["name"] == name} for name in names]
+    shared = sorted(set.intersection(*seeds))
+    found = {(run["name"], run["seed"]): run for run in runs}
+    return {name: [found[name, seed] for seed in shared] for name in names}
+
+
+def report(runs: Sequence[Settings], names: Sequence[str]) -> str:
+    """Both tables, and what follows from the second, as Markdown."""
+    grouped = by_name(runs, names)
+    n_seeds = len(grouped[names[0]])
+    if n_seeds < 2:
+        return f"{n_seeds} seeds are complete: no interval"
+    shown, better = columns(), []
+    heading = f"| z | {' | '.join(column.title for column in shown)} |\n|---{'|---' * len(shown)}|"
+    lines = [f"Means over {n_seeds} seeds with 95 % intervals of Student's t:\n", heading]
+    for name, own in grouped.items():
+        lines.append(f"| {name} | {' | '.join(cell(column, own) for column in shown)} |")
+    lines += [f"\nLess {BASELINE}, seed by seed; bold: better with the whole interval:\n", heading]
+    for name, own in grouped.items():
+        if name == BASELINE:
+            continue
+        cells = []
+        for column in shown:
+            score = difference(column, own, grouped[BASELINE])
+            text = (
+                "-" if score is None else interval(score, f"+{column.form}").replace("± +", "± ")
+            )
+            if score is not None and is_better(column, score):
+                text = f"**{text}**"
+                better.append(f"{name} ({column.title})")
+            cells.append(text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    n_compared = (len(grouped) - 1) * len(shown)
+    verdict = f"{', '.join(better)}; one in 40 of the {n_compared} would be so by chance"
+    return "\n".join(
+        [*lines, f"\nBetter than {BASELINE} beyond its error: {verdict if better else 'none'}."]
+    )
+
+
+# The runs
+
+
+def run_all(jobs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> list[Settings]:
+    """Train what is not written down yet, and write down each run as it ends."""
+    output: Path = arguments.output
+    runs: list[Settings] = json.loads(output.read_text()) if output.exists() else []
+    done = {(run["name"], run["seed"], run["steps"], run["device"]) for run in runs}
+    rest = [job for job in jobs if (*job, arguments.steps, arguments.device) not in done]
+    deadline = time.time() + arguments.budget_seconds
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+        futures: list[Future[Settings | None]] = [
+            pool.submit(train, *job, arguments.steps, arguments.device, deadline) for job in rest
+        ]
+        for future in as_completed(futures):
+            run = future.result()
+            if run is None:
+                continue
+            runs.append(run)
+            output.write_text(json.dumps(runs))
+            last = f"Fréchet {run['frechet']:.2f}, coverage {run['coverage']:.3f}"
+            print(f"seed {run['seed']} {run['name']}: {last}, {run['seconds']:.0f} s", flush=True)
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6_000, help="updates of D in all")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--output", type=Path, default=Path("priors.json"))
+    parser.add_argument("--budget-seconds", type=float, default=math.inf)
+    parser.add_argument("--only", action="append", choices=CONTESTANTS, help="leave out others")
+    arguments = parser.parse_args()
+    names = arguments.only or list(CONTESTANTS)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    runs = run_all([(name, seed) for seed in seeds for name in names], arguments)
+    print(report([run for run in runs if run["steps"] == arguments.steps], names))
+
+
+if __name__ == "__main__":
+    main()

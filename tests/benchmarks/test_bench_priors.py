@@ -1,0 +1,79 @@
+"""The table of `bench_priors`, from runs that are written by hand.  Kind: by hand."""
+
+import pytest
+
+from tests.benchmarks.bench_priors import (
+    BASELINE,
+    CONTESTANTS,
+    KINDS,
+    by_name,
+    columns,
+    configuration,
+    difference,
+    is_better,
+    phases,
+    report,
+)
+
+
+def made(name, seed, *, frechet, coverage=0.5):
+    """A run whose Fréchet distance falls by 20 in every 1,000 steps of 10 seconds."""
+    steps = (1_000, 2_000, 3_000)
+    curve = [
+        {"step": s, "seconds": s / 100, "frechet": frechet + 0.02 * (3_000 - s), "coverage": 0.4}
+        for s in steps
+    ]
+    last = {"frechet": frechet, "coverage": coverage, "seconds": 30.0}
+    return {"name": name, "seed": seed, "steps": 3_000, "device": "cpu", "curve": curve} | last
+
+
+def column(title):
+    return next(column for column in columns() if column.title == title)
+
+
+def test_steps_and_seconds_are_where_the_curve_meets_the_threshold():
+    run = made("x", 0, frechet=20.0)
+    assert column("steps to Fréchet ≤ 50").of(run) == pytest.approx(1_500)
+    assert column("seconds to Fréchet ≤ 25").of(run) == pytest.approx(27.5)
+    assert column("steps to coverage ≥ 0.4").of(run) == 1_000
+    assert column("steps to coverage ≥ 0.55").of(run) is None
+
+
+def test_only_seeds_that_all_have_are_compared():
+    runs = [made("a", s, frechet=9.0) for s in (2, 0, 1)] + [
+        made("b", s, frechet=9) for s in (1, 2)
+    ]
+    assert {name: [r["seed"] for r in own] for name, own in by_name(runs, ["a", "b"]).items()} == {
+        "a": [1, 2],
+        "b": [1, 2],
+    }
+
+
+def test_better_is_an_interval_that_lies_wholly_on_the_good_side():
+    theirs = [made("b", seed, frechet=9.0 + seed) for seed in range(5)]
+    ours = [made("a", seed, frechet=8.0 + 1.01 * seed, coverage=0.4) for seed in range(5)]
+    frechet, coverage = column("Fréchet"), column("coverage")
+    assert is_better(frechet, difference(frechet, ours, theirs))
+    assert not is_better(frechet, difference(frechet, theirs, ours))
+    assert not is_better(coverage, difference(coverage, ours, theirs))
+    assert is_better(coverage, difference(coverage, theirs, ours))
+
+
+def test_the_table_says_who_is_better_and_who_never_got_there():
+    runs = [made(BASELINE, seed, frechet=9.0 + seed) for seed in range(3)]
+    runs += [made("a", seed, frechet=7.0 + seed) for seed in range(3)]
+    text = report(runs, [BASELINE, "a"])
+    assert "Means over 3 seeds" in text
+    assert "| 0 of 3 |" in text
+    assert "**-2.00 ± 0.00**" in text
+    assert "a (Fréchet)" in text.splitlines()[-1]
+    assert report(runs[:3] + runs[:3], [BASELINE]).splitlines()[-1].endswith("error: none.")
+    assert report(runs[:4], [BASELINE, "a"]) == "1 seeds are complete: no interval"
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_every_contestant_makes_as_many_updates_of_d(name):
+    parts = phases(configuration(name, seed=3, steps=2_000, device="cpu"))
+    assert sum(part.train.n_steps * part.train.d_steps for part in parts) == 2_000
+    assert {part.seed for part in parts} == {3}
+    assert {part.prior.kind for part in parts} == {name if name in KINDS else BASELINE}
