@@ -90,7 +90,7 @@ def train(
             gan.d_descent.update(gan.d_descent.gradients(cfg.d_loss_scale * d_loss))
 
         if cfg.update_order == "alternating":
-            x_fake = gan.generate(cfg.batch_size)
+            x_fake = gan.generate(cfg.batch_size, gan.g_prior)
             with gan.fixed_discriminator():
                 g_loss = generator_loss(taught(gan.discriminate(x_fake), gan.step))
             gan.g_descent.update(gan.g_descent.gradients(g_loss))

@@ -205,9 +205,10 @@ class LearnedPriorConfig:
 
     method: Literal["stacked", "mixture", "importance", "top_k", "fixed"] = "stacked"
     """`stacked`: a net below z of a promoted generator learns what it is given. `mixture`: z is of
-    a mixture of Gaussians whose means and widths are learned. `importance`: each z is drawn from a
-    few candidates by what D says of their images. `top_k`: G learns from the samples of a
-    minibatch that D takes for images most. `fixed`: z of `prior`, to compare with."""
+    a mixture of Gaussians whose means and widths are learned. `importance`: each z of G's updates
+    and of its samples is drawn from a few candidates by what D says of their images. `top_k`: G
+    learns from the samples of a minibatch that D takes for images most. `fixed`: z of `prior`, to
+    compare with."""
     hidden: tuple[Units, ...] = (1200,)
     """`stacked`: ReLU units of each hidden layer of the net below z."""
     begin: Literal["identity", "random"] = "identity"
@@ -318,6 +319,12 @@ class RunConfig:
         if self.shared_conditional and self.train.update_order != "alternating":
             raise ValueError(
                 f"train.update_order must be alternating with shared_conditional, "
+                f"got {self.train.update_order}"
+            )
+        is_resampled = self.learned_prior is not None and self.learned_prior.method == "importance"
+        if is_resampled and self.train.update_order != "alternating":
+            raise ValueError(
+                f"train.update_order must be alternating with learned_prior.method importance, "
                 f"got {self.train.update_order}"
             )
         if self.evaluation.score_every % self.train.report_every:

@@ -22,6 +22,7 @@ class Gan:
     Attributes:
         step: updates of G so far.
         average: exponential average of G's parameters and batch-norm statistics, or None.
+        g_prior: distribution of z in the updates of G alone, or None: the prior.
         streams: the random streams that training draws from.
 
     Args:
@@ -48,6 +49,7 @@ class Gan:
         bfloat16: bool = False,
     ) -> None:
         self.G, self.D, self.prior = G, D, prior
+        self.g_prior: Prior | None = None
         self.g_descent, self.d_descent, self.streams = g_descent, d_descent, streams
         self.step = 0
         self.device = next(G.parameters()).device
@@ -62,9 +64,9 @@ class Gan:
         """Fuse the forward and backward pass of both nets from now on."""
         self._G_forward, self._D_forward = torch.compile(self.G), torch.compile(self.D)
 
-    def generate(self, n: int) -> Tensor:
+    def generate(self, n: int, prior: Prior | None = None) -> Tensor:
         """Samples from fresh noise with G in training mode, [n, n_pixels] in (0, 1)."""
-        z = self.prior.sample(n, self.streams.noise)
+        z = (prior or self.prior).sample(n, self.streams.noise)
         masks = self.G.draw_masks(n, self.streams.dropout)
         x: Tensor = self.run_generator(z, masks)
         return x.float()

@@ -10,8 +10,9 @@ Noise e of a fixed distribution becomes z by what is learned: `LearnedPriorConfi
     mixture     z = (mu_k + sigma_k e - m) / v^(1/2), one of K Gaussians drawn with equal chances;
                 mu_k and sigma_k are learned through e; m and v, the mixture's own mean and
                 variance, are taken out, so that z has mean 0 and variance 1 in every coordinate
-    importance  of c candidates z_i ~ p(z) one is drawn with odds D / (1 - D) at G(z_i), which
-                estimate the density of the data over that of G: sampling-importance-resampling
+    importance  in G's updates, and when G is sampled, one of c candidates z_i ~ p(z) is drawn with
+                odds D / (1 - D) at G(z_i), which estimate the density of the data over that of G;
+                D learns these odds from samples of p(z) itself
     top_k       z is of the fixed prior, but G learns only from the k samples of a minibatch that
                 D takes for images most
     fixed       none of them: what they are compared with
@@ -38,6 +39,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from gan.algorithm1 import Taught, every_fake, train
 from gan.config import LearnedPriorConfig, RunConfig
@@ -62,11 +64,14 @@ from gan.nets import (
     build_discriminator,
     build_generator,
 )
-from gan.priors import Prior, build_prior
+from gan.priors import Gaussian, Prior, build_prior
 from gan.randomness import stream
 from gan.run import Parts, Run, image_minibatches
 from gan.sampling import GeneratorSampler
 from gan.saved_generator import Saved, empty_generator, generator_weights
+
+N_SHOWN, N_IN_ROW = 100, 10
+"""Images of a picture."""
 
 
 def n_taught(step: int, *, batch_size: int, epoch_steps: float, decay: float, floor: float) -> int:
@@ -124,6 +129,48 @@ class SavedLearnedPrior:
         """Draws images from it."""
         return GeneratorSampler(self.G, noise(self.config), image_shape=self.image_shape)
 
+    def plain(self) -> GeneratorSampler | None:
+        """Draws images of its generator by a fixed z, to see what was learned; None: as it is.
+
+        z is of the prior that a stack or resampling begins from, and of one Gaussian of mean 0
+        and variance 1, as the mixture as a whole has them.
+        """
+        match self.G:
+            case StackedGenerator() | ResampledGenerator():
+                prior = build_prior(self.config.prior)
+            case MixtureGenerator():
+                prior = Gaussian(self.config.prior.dim)
+            case _:
+                return None
+        return GeneratorSampler(self.G.G, prior, image_shape=self.image_shape)
+
+    def contrast(self, *, seed: int) -> Tensor:
+        """A hundred images for a picture with ten in a row: [100, channels, height, width].
+
+        Of a mixture a row has one component.  Of a stack and of resampling the rows are in pairs:
+        above the image of the noise as it is, below that of the z which was made or chosen of it.
+        Else the first samples.
+        """
+        sampler = self.sampler()
+        rows = sampler.prior.sample(N_SHOWN, stream(seed, "contrast"))
+        match self.G:
+            case MixtureGenerator():
+                n_components = len(self.G.components.means)
+                which = torch.arange(N_SHOWN).floor_divide(N_IN_ROW).remainder(n_components)
+                return sampler.decode(
+                    torch.cat([rows[:, :-n_components], one_hot(which, n_components)], 1)
+                )
+            case StackedGenerator():
+                noise_alone = rows
+            case ResampledGenerator():
+                noise_alone = rows[:, : self.config.prior.dim]  # the first candidate
+            case _:
+                return sampler.showcase(N_SHOWN, seed)
+        plain = GeneratorSampler(self.G.G, sampler.prior, image_shape=self.image_shape)
+        pairs = [plain.decode(noise_alone), sampler.decode(rows)]
+        above, below = (torch.split(images[: N_SHOWN // 2], N_IN_ROW) for images in pairs)
+        return torch.cat([torch.cat(pair) for pair in zip(above, below, strict=True)])
+
 
 def noise(config: RunConfig) -> Prior:
     """What the rows that a saved G takes are drawn from."""
@@ -167,9 +214,11 @@ def _parts(
         net = _of_origin(origin, config, images.image_shape)
     D = build_discriminator(config.discriminator, n_pixels=len(mean), rng=rng)
     G = _player(net, config, rng)
-    gan = assemble_gan(config, G=G, D=D, prior=noise(config), device=device)
-    if cfg.method == "importance":
-        gan.prior = ResampledPrior(cast(Candidates, gan.prior), gan.G, gan.D)
+    rows = noise(config)
+    prior = rows.prior if isinstance(rows, Candidates) else rows
+    gan = assemble_gan(config, G=G, D=D, prior=prior, device=device)
+    if isinstance(rows, Candidates):
+        gan.g_prior = ResampledPrior(rows, gan.G, gan.D)
     epoch_steps = len(images.images) / (config.train.batch_size * config.train.d_steps)
     taught = top_k(cfg, epoch_steps=epoch_steps) if cfg.method == "top_k" else every_fake
     return Parts(

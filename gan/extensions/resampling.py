@@ -7,7 +7,7 @@ the images have the distribution of the data.
 
 Source: Azadi et al. (2019), "Discriminator Rejection Sampling", equation 4; Rubin (1987).
 Differs: Azadi et al. reject, which takes a number of draws that is not known before, and do so
-after training only; here z is resampled in training and in sampling alike.
+after training only; here z is resampled in G's updates and in sampling alike.
 """
 
 from collections.abc import Sequence

@@ -5,10 +5,12 @@ from gan.config import Task as TaskName
 from pipeline.product import Product
 from pipeline.products.conditional import CONDITIONAL
 from pipeline.products.generator import GENERATOR
+from pipeline.products.learned_prior import LEARNED_PRIOR
 
 PRODUCTS: dict[TaskName, Product] = {
     "generator": GENERATOR,
     "conditional": CONDITIONAL,
+    "learned_prior": LEARNED_PRIOR,
 }
 """By `RunConfig.task`."""
 

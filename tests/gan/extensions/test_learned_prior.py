@@ -16,7 +16,7 @@ from gan.errors import ConfigError
 from gan.extensions.learned_prior import adopt, n_taught, noise, start, top_k
 from gan.extensions.prior_nets import BelowZ, ComponentNoise, Components, support_of
 from gan.extensions.resampling import Candidates, drawn_candidate
-from gan.priors import Uniform, build_prior
+from gan.priors import Prior, Uniform, build_prior
 from gan.randomness import stream
 from gan.tasks import start_run
 from tests.gan.small import labelled_images, small_config, small_run, start_extension
@@ -33,6 +33,19 @@ def trained(method, **settings):
 def changed(before, after):
     """Names of tensors that are not bit for bit the same."""
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@dataclasses.dataclass
+class Recorded:
+    """A prior that says when it is drawn from."""
+
+    name: str
+    source: Prior
+    drawn: list[str]
+
+    def sample(self, n, rng):
+        self.drawn.append(self.name)
+        return self.source.sample(n, rng)
 
 
 # A net below z
@@ -195,7 +208,7 @@ def test_rows_of_candidates_are_independent_draws_of_the_prior():
 
 def test_training_draws_the_z_that_the_saved_net_would_choose():
     run = trained("importance", train__average_decay=0.0)
-    z = run.gan.prior.sample(40, stream(3, "noise"))
+    z = run.gan.g_prior.sample(40, stream(3, "noise"))
     row = noise(run.cfg).sample(40, stream(3, "noise"))
     saved = run.saved()
     assert_close(saved.G(row), saved.G.G(z), rtol=1e-5, atol=1e-6)
@@ -205,10 +218,27 @@ def test_training_draws_the_z_that_the_saved_net_would_choose():
     assert 0 < is_first.sum() < 40
 
 
+def test_d_learns_from_the_prior_itself_and_g_from_what_was_chosen(monkeypatch):
+    run = start_extension("learned_prior_importance", train__d_steps=2)
+    drawn = []
+    for name in ("prior", "g_prior"):
+        monkeypatch.setattr(run.gan, name, Recorded(name, getattr(run.gan, name), drawn))
+    next(run.train())
+    assert drawn == ["prior", "prior", "g_prior"]
+    assert run.gan.prior.source == build_prior(run.cfg.prior)
+
+
+def test_fakes_that_both_players_share_are_not_resampled():
+    with pytest.raises(
+        ConfigError, match=r"update_order must be alternating with learned_p.* importance"
+    ):
+        small_config(learned_prior={"method": "importance"}, train__update_order="simultaneous")
+
+
 def test_choosing_leaves_both_nets_in_training_and_as_they_were():
     run = start_extension("learned_prior_importance", generator__batch_norm=True)
     before = {name: t.clone() for name, t in run.gan.G.state_dict().items()}
-    run.gan.prior.sample(8, stream(0, "noise"))
+    run.gan.g_prior.sample(8, stream(0, "noise"))
     assert run.gan.G.training
     assert run.gan.D.training
     assert changed(before, run.gan.G.state_dict()) == set()
@@ -261,6 +291,54 @@ def test_the_first_epoch_is_that_of_the_paper_and_the_second_not(order):
     losses = [[report.g_loss for report in run.train()] for run in (ours, theirs)]
     assert losses[0][:4] == losses[1][:4]
     assert losses[0][4] < losses[1][4]  # -log D over the best half
+
+
+# Pictures
+
+
+def test_a_picture_of_a_stack_has_its_generator_s_own_images_above():
+    run = start_extension("learned_prior_stacked", learned_prior__begin="random")
+    saved = run.saved()
+    rows = saved.sampler().prior.sample(100, stream(4, "contrast"))
+    images = saved.contrast(seed=4)
+    assert images.shape == (100, 1, 4, 4)
+    assert_close(images[:10].flatten(1), saved.G.G(rows[:10]), rtol=1e-5, atol=1e-6)
+    assert_close(images[10:20].flatten(1), saved.G(rows[:10]), rtol=1e-5, atol=1e-6)
+    assert_close(images[90:].flatten(1), saved.G(rows[40:50]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_picture_of_resampling_has_first_candidates_above():
+    saved = start_extension("learned_prior_importance").saved()
+    rows = saved.sampler().prior.sample(100, stream(4, "contrast"))
+    images = saved.contrast(seed=4)
+    assert_close(images[20:30].flatten(1), saved.G.G(rows[10:20, :5]), rtol=1e-5, atol=1e-6)
+    assert_close(images[30:40].flatten(1), saved.G(rows[10:20]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_of_a_picture_of_a_mixture_has_one_component():
+    saved = start_extension("learned_prior_mixture").saved()
+    rows = saved.sampler().prior.sample(100, stream(4, "contrast"))
+    rows[:, 5:] = torch.eye(3)[torch.arange(100) // 10 % 3]
+    assert_close(saved.contrast(seed=4).flatten(1), saved.G(rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["top_k", "fixed"])
+def test_a_picture_of_a_plain_generator_has_samples(method):
+    saved = start_extension(f"learned_prior_{method}").saved()
+    assert saved.plain() is None
+    assert torch.equal(saved.contrast(seed=4), saved.sampler().sample(100, seed=4))
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("stacked", "Uniform"), ("mixture", "Gaussian"), ("importance", "Uniform")],
+)
+def test_the_generator_alone_draws_by_a_fixed_prior(method, kind):
+    saved = start_extension(f"learned_prior_{method}").saved()
+    plain = saved.plain()
+    assert (type(plain.prior).__name__, plain.prior.dim) == (kind, 5)
+    z = plain.prior.sample(1_000, stream(0, "samples"))[:9]
+    assert_close(plain.sample(9, seed=0).flatten(1), saved.G.G(z), rtol=1e-5, atol=1e-6)
 
 
 # A fixed prior
