@@ -503,7 +503,7 @@ def with_overrides(base: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """
     tree = to_dict(base)
     for path, value in overrides.items():
-        set_path(tree, path, value)
+        set_path(tree, path, copy.deepcopy(value))  # a later path may lie within it
     return run_config(tree)
 
 

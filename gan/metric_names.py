@@ -53,9 +53,9 @@ FRECHET_DISTANCE_VALID_FRESH = "frechet_distance_valid_fresh"
 FRECHET_DISTANCE_VALID_FRESH_SE = "frechet_distance_valid_fresh_se"
 FRECHET_DISTANCE_TEST = "frechet_distance_test"
 FRECHET_DISTANCE_TEST_SE = "frechet_distance_test_se"
-COVERAGE_VALID = "coverage_valid"
-"""Share of validation images near a sample, in the same space; `gan.evaluation.manifold`."""
-COVERAGE_VALID_SE = "coverage_valid_se"
+TRAINING_COVERAGE_VALID = "training_coverage_valid"
+"""Share of validation images near a sample, in the same space, step by step."""
+TRAINING_COVERAGE_VALID_SE = "training_coverage_valid_se"
 
 COMPLETION_LL_VALID = "completion_ll_valid"
 """Of hidden pixels given the visible ones, by a shared model, nats a hidden pixel: the mean over

@@ -14,13 +14,13 @@ from gan.evaluation.features import Extractor, build_extractor
 from gan.evaluation.frechet import frechet_distance
 from gan.evaluation.manifold import Balls, balls
 from gan.metric_names import (
-    COVERAGE_VALID,
-    COVERAGE_VALID_SE,
     FRECHET_DISTANCE_VALID,
     FRECHET_DISTANCE_VALID_SE,
     PARZEN_LL_VALID,
     PARZEN_LL_VALID_SE,
     PARZEN_SIGMA,
+    TRAINING_COVERAGE_VALID,
+    TRAINING_COVERAGE_VALID_SE,
 )
 from gan.run import score_samples, unit_pixels
 from gan.saved_generator import SavedSampler
@@ -87,8 +87,8 @@ def score_generator_with_coverage(saved: SavedSampler, validation: Validation) -
     extractor, _ = validation.feature_space()
     coverage = validation.balls().coverage(extractor(samples.float()))
     scores = {
-        COVERAGE_VALID: coverage.value,
-        COVERAGE_VALID_SE: coverage.standard_error or 0.0,
+        TRAINING_COVERAGE_VALID: coverage.value,
+        TRAINING_COVERAGE_VALID_SE: coverage.standard_error or 0.0,
     }
     return dataclasses.replace(scored, scores=scored.scores | scores)
 

@@ -19,8 +19,8 @@ GENERATOR = "generator"
 
 
 def extensions() -> list[str]:
-    """Names of the presets that train an extension."""
-    return [name for name in presets() if resolve(name).base.task != GENERATOR]
+    """Names of the presets of extensions, each that of its task; others vary one of them."""
+    return [name for name in presets() if resolve(name).base.task == name]
 
 
 def extension_config(source: str, assignments: Iterable[str] = ()) -> PipelineConfig:

@@ -434,6 +434,13 @@ def test_a_run_trains_one_extension_at_the_most(monkeypatch):
         run_config({"conditional": {}})
 
 
+def test_overrides_are_left_as_they_are():
+    section = {"on": "vectors"}
+    config = with_overrides(RunConfig(), {"conditional": section, "conditional.scale": 2.0})
+    assert (config.conditional.on, config.conditional.scale) == ("vectors", 2.0)
+    assert section == {"on": "vectors"}
+
+
 def test_digest_is_that_of_the_values_not_of_their_order_or_type():
     cfg = load_config({"base": {"train": {"n_steps": 10, "d_steps": 2}}})
     same = load_config({"base": {"train": {"d_steps": "2", "n_steps": 10.0}}})

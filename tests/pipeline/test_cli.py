@@ -17,6 +17,7 @@ import yaml
 from gan.errors import DatasetError
 from pipeline import cli, main_line, scoring, ui
 from pipeline.errors import PipelineError, PromotionRefused
+from pipeline.extensions import extensions as known_extensions
 from pipeline.gate import Check
 from pipeline.graph import Outcome
 from pipeline.settings import resolve
@@ -155,7 +156,8 @@ def test_extensions_are_a_stage_where_there_are_any(gan, here):
     assert stages == tuple(s for s in cli.STAGES if s != "extend")
     answer = gan("run", "tiny.yaml", "--from", "extend")
     assert answer.status == 2
-    assert "no stage extend without extensions: set extensions=[conditional]" in answer.err
+    known = ", ".join(known_extensions())
+    assert f"no stage extend without extensions: set extensions=[{known}]" in answer.err
 
 
 def test_an_extension_that_is_not_there_is_refused_before_anything_is_run(gan, here):
@@ -164,7 +166,8 @@ def test_an_extension_that_is_not_there_is_refused_before_anything_is_run(gan, h
     assert answer.err == "error: there is no preset conditonal; did you mean conditional?\n"
     answer = gan("extend", "tiny.yaml")
     assert answer.status == 2
-    assert answer.err == "error: tiny.yaml trains no extension; extensions are conditional\n"
+    known = ", ".join(known_extensions())
+    assert answer.err == f"error: tiny.yaml trains no extension; extensions are {known}\n"
     assert not (here / "runs").exists()
 
 
@@ -283,7 +286,7 @@ def write_extension_file(folder, name, **settings):
     [
         ("[nope.yaml]", "nope.yaml: No such file or directory"),
         ("conditional", "extensions: must be a list, as [a, b], got 'conditional'"),
-        ("[quick]", "quick trains no extension; extensions are conditional"),
+        ("[quick]", f"quick trains no extension; extensions are {', '.join(known_extensions())}"),
         ("[self.yaml]", "self.yaml: an extension has no extensions, got ('self.yaml',)"),
         ("[bad.yaml]", "there is no setting conditional.scal; did you mean conditional.scale"),
         ("[one.yaml, two.yaml]", "one.yaml and two.yaml are both of the task conditional"),

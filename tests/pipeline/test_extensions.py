@@ -29,7 +29,7 @@ from tests.pipeline.tiny_run import (
     write_settings,
 )
 
-SECTIONS = {"conditional": {"conditional": {}}}
+SECTIONS = {"conditional": {"conditional": {}}, "learned_prior": {"learned_prior": {}}}
 """Extension -> what makes a run train it."""
 
 ALL = pytest.mark.parametrize("task", SECTIONS)
