@@ -118,7 +118,8 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, n_in] -> [n, units]."""
-        pieces = self.linear(x).view(len(x), self.pieces, self.units)
+        # Not len(x): exporting would fix it.
+        pieces = self.linear(x).view(x.shape[0], self.pieces, self.units)
         return cast(Tensor, _PieceMaximum.apply(pieces))
 
 

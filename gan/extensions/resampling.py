@@ -111,5 +111,5 @@ class ResampledGenerator(Player):
         z, u = self.candidates.split(row)
         x = self.G(z)
         chosen = drawn_candidate(self.D(x).view_as(u), u)
-        images = x.unflatten(0, (-1, self.candidates.n_candidates))
+        images: Tensor = x.unflatten(0, (-1, self.candidates.n_candidates))
         return images.gather(1, chosen.view(-1, 1, 1).expand(-1, 1, x.shape[1])).squeeze(1)
