@@ -245,6 +245,9 @@ class SemiSupervisedConfig:
     """Standard deviation of the noise that is added to D's pixels in training."""
     noise_hidden: float = Field(default=0.5, ge=0)
     """The same of each hidden layer of D."""
+    init_from_data: bool = True
+    """Whether units of D begin with mean 0 and variance 1 over training images; otherwise with
+    weights of norm 1."""
     unlabelled_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss of unlabelled images and fakes beside that of the labelled ones."""
     anneal_from: float = Field(default=0.5, ge=0, le=1)

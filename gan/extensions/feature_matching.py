@@ -448,7 +448,7 @@ class FeatureMatching:
     def _set_rates(self) -> None:
         """Step sizes of the next update: constant, then linearly to 0 at the last."""
         n_steps, start = self.config.train.n_steps, self.cfg.anneal_from
-        left = 1 - self.step / n_steps
+        left = max(0.0, 1 - self.step / n_steps)
         factor = min(1.0, left / (1 - start)) if start < 1 else 1.0
         for descent in (self.d_descent, self.g_descent):
             # A replayed update does not count itself.
@@ -509,7 +509,8 @@ def _initial_lane(
     rows = few.labelled if is_supervised else few.unlabelled
     chosen = rows[torch.randperm(len(rows), generator=rng)[:INIT_IMAGES]]
     x = few.pixels[chosen].to(torch.float32).div_(255).unsqueeze(0)
-    D.initialise(x, [torch.randn(1, len(chosen), w, generator=rng) for w in widths[:-1]])
+    if cfg.init_from_data:
+        D.initialise(x, [torch.randn(1, len(chosen), w, generator=rng) for w in widths[:-1]])
     G = LaneGenerator(hidden, theta, bfloat16=bfloat16)
     with torch.no_grad():
         mean = torch.from_numpy(pixel_mean(few.pixels.numpy()))

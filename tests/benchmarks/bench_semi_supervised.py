@@ -45,6 +45,20 @@ SETTINGS = {
 SOURCE = {20: "1677 ± 452", 50: "221 ± 136", 100: "93 ± 6.5", 200: "90 ± 4.2"}
 """Errors by Salimans et al. (2016), table 1: 300 epochs, ten seeds, 60,000 training images."""
 
+CANDIDATES: list[dict[str, Any]] = [
+    {},
+    {"semi_supervised.init_from_data": False},
+    {"semi_supervised.init_from_data": False, "train.adam_epsilon": 1e-8},
+    {"train.adam_epsilon": 1e-8},
+    {"train.adam_epsilon": 1e-8, "train.d_learning_rate": 0.0003},
+    {"train.adam_epsilon": 1e-8, "train.learning_rate": 0.001},
+]
+"""Settings that `--choose-seconds` tries; the first are the source's."""
+
+CHOICE_SEED, CHOICE_SEEDS, CHOICE_LABELS = 1_000, 5, 100
+"""Settings are tried with these labels, on seeds of which none is reported."""
+
+CHOICE_READINGS = 5
 CHECK_STEPS, TIMED_STEPS, SUPERVISED_STEPS = 200, 100, 3_000
 
 Lane = tuple[int, int]
@@ -193,6 +207,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--budget-seconds", type=float, help="of feature matching: fewer steps if they take longer"
     )
+    parser.add_argument(
+        "--choose-seconds",
+        type=float,
+        help="try settings on other seeds for so long, and train with those of the fewest "
+        "validation errors",
+    )
     parser.add_argument("--set", nargs="*", default=[], help="train.learning_rate=0.002 and so on")
     parser.add_argument(
         "--output", type=Path, help="JSON file of all results, rewritten as it goes"
@@ -215,15 +235,23 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     lanes = [(int(n), seed) for n in args.labels.split(",") for seed in seeds]
 
+    results = Results(args.output, lanes)
+    if args.choose_seconds:
+        chosen, tried = choose(cfg, images, valid, seconds=args.choose_seconds, device=args.device)
+        results.note(chosen=chosen, tried=tried)
+        cfg = with_overrides(cfg, chosen)
+
     def make(cfg: RunConfig = cfg, *, supervised: bool = False) -> FeatureMatching:
         return start(cfg, lanes, images, args.device, supervised=supervised)
 
     if args.check:
         check(make, args.device)
         return
-    results = Results(args.output, lanes)
     results.note(torch=torch.__version__, device=device_name(args.device), config=to_dict(cfg))
-    supervised_train = dataclasses.replace(cfg.train, n_steps=args.supervised_steps)
+    # The step size falls to 0, so that the last weights need no average.
+    supervised_train = dataclasses.replace(
+        cfg.train, n_steps=args.supervised_steps, average_decay=0.0
+    )
     methods = {
         "supervised": dataclasses.replace(cfg, train=supervised_train),
         "feature_matching": cfg,
@@ -250,6 +278,39 @@ def within(
     n_steps = min(cfg.train.n_steps, int(1_000 * budget_seconds / milliseconds))
     print(f"{milliseconds:.2f} ms a step: {n_steps} steps of {cfg.train.n_steps}", flush=True)
     return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, n_steps=n_steps))
+
+
+def choose(
+    cfg: RunConfig, images: ImageSet, valid: ImageSet, *, seconds: float, device: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The candidate of the fewest validation errors on seeds of its own, and all that were tried.
+
+    Each is trained for as many steps as its share of the time has room for, to a step size of 0.
+    """
+    lanes = [(CHOICE_LABELS, CHOICE_SEED + i) for i in range(CHOICE_SEEDS)]
+    tried = []
+    for candidate in CANDIDATES:
+        own = with_overrides(cfg, candidate)
+
+        def make(own: RunConfig = own) -> FeatureMatching:
+            return start(own, lanes, images, device, supervised=False)
+
+        run = make()
+        capture(run)
+        share = seconds / len(CANDIDATES)
+        n_steps = int(1_000 * share / advance(run, TIMED_STEPS, device))
+        run = make(dataclasses.replace(own, train=dataclasses.replace(own.train, n_steps=n_steps)))
+        capture(run)
+        curve = []
+        for _ in range(CHOICE_READINGS):
+            advance(run, n_steps // CHOICE_READINGS, device)
+            losses = (run.read_losses() / (n_steps // CHOICE_READINGS)).mean(1).tolist()
+            curve.append([run.step, statistics.mean(errors(run, valid)), *losses])
+        wrong = errors(run, valid)
+        tried.append({"settings": candidate, "n_steps": n_steps, "valid": wrong, "curve": curve})
+        print(f"tried {json.dumps(tried[-1])}", flush=True)
+    best = min(tried, key=lambda facts: statistics.mean(facts["valid"]))
+    return best["settings"], tried
 
 
 def device_name(device: str) -> str:
