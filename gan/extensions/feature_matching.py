@@ -473,8 +473,9 @@ def _initial_nets(
     config: RunConfig, few: Sequence[FewLabels], *, seeds: Sequence[int], is_supervised: bool
 ) -> tuple[LaneClassifier, LaneGenerator]:
     """Both nets at step 0, on the CPU; no lane's depend on the others."""
+    mean = torch.from_numpy(pixel_mean(few[0].pixels.numpy()))
     lanes = [
-        _initial_lane(config, lane, seed=seed, is_supervised=is_supervised)
+        _initial_lane(config, lane, seed=seed, pixel_mean=mean, is_supervised=is_supervised)
         for lane, seed in zip(few, seeds, strict=True)
     ]
     D, G = copy.deepcopy(lanes[0])
@@ -486,7 +487,7 @@ def _initial_nets(
 
 
 def _initial_lane(
-    config: RunConfig, few: FewLabels, *, seed: int, is_supervised: bool
+    config: RunConfig, few: FewLabels, *, seed: int, pixel_mean: Tensor, is_supervised: bool
 ) -> tuple[LaneClassifier, LaneGenerator]:
     """Both nets of one lane, drawn from the stream "init" of its seed."""
     cfg, bfloat16 = settings(config), config.train.precision == "bfloat16"
@@ -513,8 +514,7 @@ def _initial_lane(
         D.initialise(x, [torch.randn(1, len(chosen), w, generator=rng) for w in widths[:-1]])
     G = LaneGenerator(hidden, theta, bfloat16=bfloat16)
     with torch.no_grad():
-        mean = torch.from_numpy(pixel_mean(few.pixels.numpy()))
-        G.output.bias.copy_(torch.logit(mean, eps=BIAS_FLOOR))
+        G.output.bias.copy_(torch.logit(pixel_mean, eps=BIAS_FLOOR))
     return D, G
 
 

@@ -10,7 +10,9 @@ its own that are drawn once by its seed.  The number of steps is fixed before tr
 any label beyond the few.  The test images are opened once, after the last step.  The validation
 errors in the output are a record of training, which nothing reads.
 
-`--check` trains 200 steps as they are and 200 as they are captured on a GPU, and compares both.
+`--check` first trains 200 steps of five runs as they are and 200 as they are captured on a GPU,
+and compares both.  `--choose-seconds` tries settings on seeds of its own and takes those of the
+fewest validation errors.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +47,27 @@ SETTINGS = {
 SOURCE = {20: "1677 ± 452", 50: "221 ± 136", 100: "93 ± 6.5", 200: "90 ± 4.2"}
 """Errors by Salimans et al. (2016), table 1: 300 epochs, ten seeds, 60,000 training images."""
 
+Lane = tuple[int, int]
+"""Labels and seed of one run."""
+
+NORM_1 = {"semi_supervised.init_from_data": False, "train.adam_epsilon": 1e-8}
+
 CANDIDATES: list[dict[str, Any]] = [
     {},
-    {"semi_supervised.init_from_data": False},
-    {"semi_supervised.init_from_data": False, "train.adam_epsilon": 1e-8},
-    {"train.adam_epsilon": 1e-8},
+    NORM_1,
+    NORM_1 | {"train.learning_rate": 0.001},
+    NORM_1 | {"train.d_learning_rate": 0.001},
+    NORM_1 | {"semi_supervised.noise_hidden": 0.3},
+    NORM_1 | {"train.adam_epsilon": 1e-4},
     {"train.adam_epsilon": 1e-8, "train.d_learning_rate": 0.0003},
-    {"train.adam_epsilon": 1e-8, "train.learning_rate": 0.001},
 ]
 """Settings that `--choose-seconds` tries; the first are the source's."""
 
-CHOICE_SEED, CHOICE_SEEDS, CHOICE_LABELS = 1_000, 5, 100
-"""Settings are tried with these labels, on seeds of which none is reported."""
+CHOICE_LANES: list[Lane] = [(100, seed) for seed in range(1_000, 1_005)]
+"""Settings are tried on seeds of which none is reported."""
 
 CHOICE_READINGS = 5
 CHECK_STEPS, TIMED_STEPS, SUPERVISED_STEPS = 200, 100, 3_000
-
-Lane = tuple[int, int]
-"""Labels and seed of one run."""
 
 
 def start(
@@ -100,11 +105,11 @@ def advance(run: FeatureMatching, n_steps: int, device: str) -> float:
     return 1_000 * (synchronised(device) - started_at) / n_steps
 
 
-def check(make: Callable[[], FeatureMatching], device: str) -> None:
+def check(cfg: RunConfig, images: ImageSet, device: str) -> None:
     """Losses and times of the first steps, as they are and as they are captured."""
     losses = []
     for is_captured in (False, True):
-        run = make()
+        run = start(cfg, CHOICE_LANES, images, device, supervised=False)
         if is_captured:
             capture(run)
         n_steps = CHECK_STEPS - run.step
@@ -176,6 +181,7 @@ def train(
     """Train to the last step, with a record of losses and validation errors on the way."""
     n_steps = run.config.train.n_steps
     report_every, history = max(1, n_steps // 20), []
+    run.read_losses()
     started_at = synchronised(device)
     while run.step < n_steps:
         n = min(report_every, n_steps - run.step)
@@ -187,15 +193,15 @@ def train(
         wrong = errors(run, valid)
         history.append({"step": run.step, "seconds": seconds, "valid": wrong, "losses": losses})
         results.record(method, n_steps=n_steps, history=history, seconds=seconds)
-        finite = np.isfinite(losses).all(1)
+        n_failed = sum(not np.isfinite(of_lane).all() for of_lane in losses)
         print(
             f"{method} step {run.step} of {n_steps}, {seconds:.0f} s, valid errors "
-            f"{statistics.mean(wrong):.0f}, {len(finite) - finite.sum()} lanes not finite",
+            f"{statistics.mean(wrong):.0f}, {n_failed} lanes not finite",
             flush=True,
         )
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labels", default="20,50,100,200,1000", help="numbers of labels")
@@ -222,11 +228,11 @@ def parse() -> argparse.Namespace:
         "--without-test", action="store_true", help="to try settings: validation errors alone"
     )
     parser.add_argument("--check", action="store_true", help="compare captured and other steps")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    args = parse()
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(arguments)
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
     overrides = {path: read_yaml(text) for path, text in (s.split("=", 1) for s in args.set)}
@@ -235,6 +241,8 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     lanes = [(int(n), seed) for n in args.labels.split(",") for seed in seeds]
 
+    if args.check:
+        check(cfg, images, args.device)
     results = Results(args.output, lanes)
     if args.choose_seconds:
         chosen, tried = choose(cfg, images, valid, seconds=args.choose_seconds, device=args.device)
@@ -244,9 +252,6 @@ def main() -> None:
     def make(cfg: RunConfig = cfg, *, supervised: bool = False) -> FeatureMatching:
         return start(cfg, lanes, images, args.device, supervised=supervised)
 
-    if args.check:
-        check(make, args.device)
-        return
     results.note(torch=torch.__version__, device=device_name(args.device), config=to_dict(cfg))
     # The step size falls to 0, so that the last weights need no average.
     supervised_train = dataclasses.replace(
@@ -256,28 +261,29 @@ def main() -> None:
         "supervised": dataclasses.replace(cfg, train=supervised_train),
         "feature_matching": cfg,
     }
-    if args.budget_seconds:
-        methods["feature_matching"] = within(make, cfg, args.budget_seconds, args.device)
     for method, of_method in methods.items():
         is_supervised = method == "supervised"
         run = make(of_method, supervised=is_supervised)
         capture(run)
+        if not is_supervised and args.budget_seconds:
+            fit_steps(run, args.budget_seconds, args.device)
         train(run, method, results, valid, args.device)
         if not args.without_test:
             results.record(method, test_errors=errors(run, load_test(cfg.data)))
             print(results.table(), flush=True)
 
 
-def within(
-    make: Callable[[], FeatureMatching], cfg: RunConfig, budget_seconds: float, device: str
-) -> RunConfig:
-    """As many steps as the budget has time for, by the time of the first ones."""
-    run = make()
-    capture(run)
+def fit_steps(run: FeatureMatching, budget_seconds: float, device: str) -> None:
+    """Let a run end after as many steps as the budget has time for, by the time of the first.
+
+    So early the step size does not depend on when the last step is.
+    """
+    train = run.config.train
     milliseconds = advance(run, TIMED_STEPS, device)
-    n_steps = min(cfg.train.n_steps, int(1_000 * budget_seconds / milliseconds))
-    print(f"{milliseconds:.2f} ms a step: {n_steps} steps of {cfg.train.n_steps}", flush=True)
-    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, n_steps=n_steps))
+    n_steps = min(train.n_steps, int(1_000 * budget_seconds / milliseconds))
+    n_steps = max(n_steps, 4 * run.step)
+    print(f"{milliseconds:.2f} ms a step: {n_steps} steps of {train.n_steps}", flush=True)
+    run.config = dataclasses.replace(run.config, train=dataclasses.replace(train, n_steps=n_steps))
 
 
 def choose(
@@ -287,30 +293,24 @@ def choose(
 
     Each is trained for as many steps as its share of the time has room for, to a step size of 0.
     """
-    lanes = [(CHOICE_LABELS, CHOICE_SEED + i) for i in range(CHOICE_SEEDS)]
-    tried = []
+    tried: list[dict[str, Any]] = []
     for candidate in CANDIDATES:
         own = with_overrides(cfg, candidate)
-
-        def make(own: RunConfig = own) -> FeatureMatching:
-            return start(own, lanes, images, device, supervised=False)
-
-        run = make()
+        run = start(own, CHOICE_LANES, images, device, supervised=False)
         capture(run)
-        share = seconds / len(CANDIDATES)
-        n_steps = int(1_000 * share / advance(run, TIMED_STEPS, device))
-        run = make(dataclasses.replace(own, train=dataclasses.replace(own.train, n_steps=n_steps)))
-        capture(run)
+        fit_steps(run, seconds / len(CANDIDATES), device)
+        n_steps = run.config.train.n_steps
         curve = []
-        for _ in range(CHOICE_READINGS):
-            advance(run, n_steps // CHOICE_READINGS, device)
-            losses = (run.read_losses() / (n_steps // CHOICE_READINGS)).mean(1).tolist()
+        while run.step < n_steps:
+            n = min(n_steps // CHOICE_READINGS, n_steps - run.step)
+            advance(run, n, device)
+            losses = (run.read_losses() / n).mean(1).tolist()
             curve.append([run.step, statistics.mean(errors(run, valid)), *losses])
         wrong = errors(run, valid)
         tried.append({"settings": candidate, "n_steps": n_steps, "valid": wrong, "curve": curve})
         print(f"tried {json.dumps(tried[-1])}", flush=True)
-    best = min(tried, key=lambda facts: statistics.mean(facts["valid"]))
-    return best["settings"], tried
+    best = min(range(len(tried)), key=lambda i: statistics.mean(tried[i]["valid"]))
+    return CANDIDATES[best], tried
 
 
 def device_name(device: str) -> str:
