@@ -56,8 +56,17 @@ def every_fake(fake_logits: Tensor, step: int) -> Tensor:
     return fake_logits
 
 
+def nothing() -> None:
+    """The paper trains two nets."""
+
+
 def train(
-    gan: Gan, images: Iterator[Tensor], cfg: TrainConfig, *, taught: Taught = every_fake
+    gan: Gan,
+    images: Iterator[Tensor],
+    cfg: TrainConfig,
+    *,
+    taught: Taught = every_fake,
+    beside: Callable[[], None] = nothing,
 ) -> Iterator[Progress]:
     """Train until `cfg.n_steps`, yielding every `cfg.report_every` steps and at the end.
 
@@ -69,6 +78,7 @@ def train(
         images: endless minibatches, [m, n_pixels] float32 in [0, 1].
         cfg: settings of Algorithm 1.
         taught: which fakes of a minibatch G's loss is the mean over.
+        beside: a step of what is trained beside both players, after each update of G.
 
     Raises:
         DivergedError: at the first report with a loss that is not finite.
@@ -112,6 +122,7 @@ def train(
 
         gan.step += 1
         gan.update_average()
+        beside()
         with torch.no_grad():
             answers = torch.sigmoid(torch.stack([real_logits, fake_logits])).mean(1)
             sums += torch.cat([torch.stack([d_loss, g_loss]), answers])

@@ -31,7 +31,12 @@ Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
 
 Task = Literal[
-    "generator", "conditional", "shared_conditional", "learned_prior", "semi_supervised"
+    "generator",
+    "conditional",
+    "inference",
+    "shared_conditional",
+    "learned_prior",
+    "semi_supervised",
 ]
 """What a run trains: the paper's GAN, or one of its extensions."""
 
@@ -39,7 +44,12 @@ EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != 
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
 Objective = Literal[
-    "frechet_distance_valid", "parzen_ll_valid", "completion_ll_valid", "few_labels_nats"
+    "frechet_distance_valid",
+    "parzen_ll_valid",
+    "nearest_accuracy_valid",
+    "reconstruction_error_valid",
+    "completion_ll_valid",
+    "few_labels_nats",
 ]
 """Scores by which runs are compared; `gan.objectives` says which way is better."""
 
@@ -169,6 +179,48 @@ class ConditionalConfig:
     """Conditions: the class of an image, or the vector that the data set has beside it."""
     scale: float = Field(default=1.0, gt=0)
     """What conditions are multiplied by where a net takes them beside its other inputs."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InferenceConfig:
+    """The inference net E of section 7, which predicts z given x; `train` is of its descent."""
+
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    """What E predicts, side by side: 0 is z, i the i-th hidden layer of G. Ascending."""
+    hidden: tuple[Units, ...] = Field(default=(1024, 1024), min_length=1)
+    """Units of each hidden layer of E."""
+    batch_norm: bool = True
+    """Batch normalisation before each leaky ReLU of E."""
+    dropout_input: float = Field(default=0.0, ge=0, lt=1)
+    """Share of pixels that E does not see in training."""
+    dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
+    """Share of units of each hidden layer of E that is dropped in training."""
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    """Degrees by which the samples that E learns from are turned at the most."""
+    zoom: float = Field(default=0.0, ge=0, lt=1)
+    """Share by which they are made larger or smaller at the most."""
+    shear: float = Field(default=0.0, ge=0, le=1)
+    """Share of its height over the middle by which a row of them is moved at the most."""
+    shift: float = Field(default=0.0, ge=0)
+    """Pixels by which they are shifted at the most, in each direction."""
+    noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of the normal noise on their pixels, which lie in [0, 1]."""
+    reconstruction: float = Field(default=0.0, ge=0)
+    """Weight of |G(E(x)) - x|^2 of training images, as a share of these images' variance, beside
+    the error of the codes of samples, as a share of the codes'; 0: E sees samples alone."""
+    generator: Literal["frozen", "joint"] = "frozen"
+    """G: the promoted one that the run starts from, which stays as it is; or one that is trained
+    with D at the same time, from the beginning, by the same `train`."""
+    joint_z: Literal["same", "fresh"] = "same"
+    """`joint`: E learns from the z of G's update, or from others."""
+    refine_steps: int = Field(default=50, ge=1)
+    """Steps by which refined codes are scored: of Adam, on |G(code) - x|^2, from E(x) on."""
+    refine_rate: float = Field(default=0.05, gt=0)
+    """Step size of refinement, in standard deviations of the units of a code."""
+
+    def __post_init__(self) -> None:
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"inference.layers must ascend, each once, got {list(self.layers)}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -304,6 +356,8 @@ class RunConfig:
     named by the SHA-256 of the model's manifest in its place, so that a sweep knows its own."""
     conditional: ConditionalConfig | None = None
     """Given, if only as `{}`: train a conditional GAN."""
+    inference: InferenceConfig | None = None
+    """Given, if only as `{}`: train a net that predicts z given x."""
     shared_conditional: SharedConditionalConfig | None = None
     """Given, if only as `{}`: train one model of all conditionals."""
     learned_prior: LearnedPriorConfig | None = None
@@ -319,6 +373,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if len(given := [task for task in EXTENSIONS if getattr(self, task) is not None]) > 1:
             raise ValueError(f"a run trains one extension at the most, got {', '.join(given)}")
+        inference = self.inference
+        if inference and inference.generator == "joint":
+            n_hidden = len(self.generator.hidden)
+            if inference.layers[-1] > n_hidden:
+                raise ValueError(
+                    f"inference.layers must be from 0 to {n_hidden}, the hidden layers of G, "
+                    f"got {list(inference.layers)}"
+                )
         if self.shared_conditional and self.train.update_order != "alternating":
             raise ValueError(
                 f"train.update_order must be alternating with shared_conditional, "

@@ -7,6 +7,7 @@ GanError
   CheckpointError   a checkpoint is damaged, or could not be written
   ScoreError        a score cannot be taken of these samples
   ConditionError    what is asked for is no condition of this model
+  ImageError        an image is not of the shape or the range that a model takes
 """
 
 from collections.abc import Sequence
@@ -46,6 +47,10 @@ class ScoreError(GanError):
 
 class ConditionError(GanError):
     """What is asked for is no condition of this model: no such class, a vector too short."""
+
+
+class ImageError(GanError):
+    """An image is not of the shape or the range that a model takes."""
 
 
 class DivergedError(GanError):

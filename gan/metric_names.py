@@ -25,6 +25,12 @@ UNLABELLED_LOSS = "unlabelled_loss"
 FEATURE_LOSS = "feature_loss"
 """Mean squared difference of the mean features of unlabelled images and of fakes."""
 
+CODE_ERROR = "code_error"
+"""Of an inference net: mean squared error of the codes of samples, in variances of a unit."""
+RECONSTRUCTION_ERROR = "reconstruction_error"
+"""Mean of |G(E(x)) - x|^2 of training images, as a share of these images' variance; 0 where an
+inference net is not taught by it."""
+
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""
 IMAGES_PER_SECOND = "images_per_second"
@@ -67,3 +73,11 @@ CLASSIFICATION_ERROR_VALID_SE = "classification_error_valid_se"
 FEW_LABELS_NATS = "few_labels_nats"
 """Cross-entropy of a classifier on the few images by whose labels it was trained, no noise."""
 FEW_LABELS_NATS_SE = "few_labels_nats_se"
+
+NEAREST_ACCURACY_VALID = "nearest_accuracy_valid"
+"""Share of validation images whose nearest training image, by the codes of an inference net, is of
+their class."""
+NEAREST_ACCURACY_VALID_SE = "nearest_accuracy_valid_se"
+RECONSTRUCTION_ERROR_VALID = "reconstruction_error_valid"
+"""Mean of (G(E(x)) - x)^2 over pixels and validation images."""
+RECONSTRUCTION_ERROR_VALID_SE = "reconstruction_error_valid_se"

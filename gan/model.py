@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gan.config import RunConfig
@@ -53,10 +53,7 @@ class Gan:
         self.g_descent, self.d_descent, self.streams = g_descent, d_descent, streams
         self.step = 0
         self.device = next(G.parameters()).device
-        self.average: AveragedModel | None = None
-        if average_decay:
-            average = get_ema_multi_avg_fn(average_decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(G, multi_avg_fn=average, use_buffers=True)
+        self.average = averaged(G, average_decay)
         self._bfloat16 = bfloat16
         self._G_forward, self._D_forward = G.__call__, D.__call__
 
@@ -135,6 +132,14 @@ class Gan:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+
+def averaged(net: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential average of a net's parameters and batch-norm statistics; None at decay 0."""
+    if not decay:
+        return None
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(net, multi_avg_fn=average, use_buffers=True)
 
 
 def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str) -> Gan:

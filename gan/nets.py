@@ -68,14 +68,34 @@ class Generator(Player):
         """[n, dim] -> [n, n_pixels] in (0, 1); `masks` from `draw_masks`, None drops nothing."""
         return torch.sigmoid(self.logits(z, masks))
 
-    def logits(self, z: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
-        """What the pixels are the sigmoid of, [n, n_pixels]."""
-        h = z
-        for i, norm in enumerate(self.norms):
-            h = norm(self.linears[i](h)).relu()
-            h = _drop(h, masks[i] if masks else None)
+    def logits(
+        self, h: Tensor, masks: Sequence[Tensor | None] | None = None, *, layer: int = 0
+    ) -> Tensor:
+        """What the pixels are the sigmoid of.
+
+        Args:
+            h: units of one of `layers`, [n, units].
+            masks: as in `forward`.
+            layer: which one; 0 is z.
+
+        Returns:
+            [n, n_pixels].
+        """
+        for i in range(layer, len(self.hidden)):
+            h = _drop(self._hidden_layer(i, h), masks[i] if masks else None)
         logits: Tensor = self.linears[-1](h)
         return logits
+
+    def layers(self, z: Tensor) -> list[Tensor]:
+        """The layers from z upwards, each made of the one before it, without dropout."""
+        layers = [z]
+        for i in range(len(self.hidden)):
+            layers.append(self._hidden_layer(i, layers[-1]))
+        return layers
+
+    def _hidden_layer(self, i: int, h: Tensor) -> Tensor:
+        units: Tensor = self.norms[i](self.linears[i](h)).relu()
+        return units
 
 
 class Discriminator(Player):

@@ -9,7 +9,9 @@ from gan.metric_names import (
     COMPLETION_LL_VALID,
     FEW_LABELS_NATS,
     FRECHET_DISTANCE_VALID,
+    NEAREST_ACCURACY_VALID,
     PARZEN_LL_VALID,
+    RECONSTRUCTION_ERROR_VALID,
 )
 
 
@@ -78,6 +80,20 @@ OBJECTIVES = {
             title="Parzen log-likelihood",
             unit="nats",
             form=".1f",
+        ),
+        Objective(
+            metric=NEAREST_ACCURACY_VALID,
+            is_larger_better=True,
+            title="1-NN accuracy of inferred codes",
+            unit="",
+            form=".2%",
+        ),
+        Objective(
+            metric=RECONSTRUCTION_ERROR_VALID,
+            is_larger_better=False,
+            title="reconstruction error",
+            unit="a pixel",
+            form=".4g",
         ),
         Objective(
             metric=COMPLETION_LL_VALID,

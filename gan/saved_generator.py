@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
+from gan.errors import ConfigError
 from gan.nets import Generator, Player, build_generator
 from gan.priors import build_prior
 from gan.randomness import stream
@@ -93,6 +94,28 @@ def generator_from_weights(
     G = empty_generator(config, n_pixels=math.prod(image_shape))
     G.load_state_dict(weights)
     return SavedGenerator(G=G.eval().requires_grad_(False), config=config, image_shape=image_shape)
+
+
+def generator_of(origin: Saved, image_shape: ImageShape) -> Generator:
+    """A copy of the generator that a run starts from, in evaluation mode.
+
+    Args:
+        origin: of the task generator.
+        image_shape: (channels, height, width) of the run's images.
+
+    Raises:
+        ConfigError: it makes images of another shape.
+    """
+    if origin.image_shape != image_shape:
+        raise ConfigError(
+            [
+                f"start: the generator makes images of shape {origin.image_shape}, the training "
+                f"images have {image_shape}"
+            ]
+        )
+    net = empty_generator(origin.config, n_pixels=math.prod(image_shape))
+    net.load_state_dict(origin.tensors())
+    return net.eval()
 
 
 def empty_generator(config: RunConfig, *, n_pixels: int, n_beside: int = 0) -> Generator:

@@ -25,6 +25,9 @@ from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import CheckpointError, ConfigError, DatasetError
 from gan.extensions import conditional, learned_prior, semi_supervised
+from gan.extensions.inference import run as inference
+from gan.extensions.inference.saved import from_weights as inference_from_weights
+from gan.extensions.inference.scores import score_inference
 from gan.extensions.shared_conditional import run as shared_conditional
 from gan.extensions.shared_conditional.saved import from_weights as shared_from_weights
 from gan.extensions.shared_conditional.scores import score_shared
@@ -32,7 +35,9 @@ from gan.metric_names import (
     COMPLETION_LL_VALID,
     FEW_LABELS_NATS,
     FRECHET_DISTANCE_VALID,
+    NEAREST_ACCURACY_VALID,
     PARZEN_LL_VALID,
+    RECONSTRUCTION_ERROR_VALID,
 )
 from gan.run import Run, TrainingRun
 from gan.saved_generator import (
@@ -103,6 +108,16 @@ TASKS: dict[TaskName, Task] = {
         score=score_generator,
         objectives=OF_IMAGES,
         require=conditional.require_conditions,
+    ),
+    "inference": Task(
+        weights="inference.safetensors",
+        start=inference.start,
+        weights_of=inference.weights_of,
+        read=inference_from_weights,
+        score=score_inference,
+        objectives=(NEAREST_ACCURACY_VALID, RECONSTRUCTION_ERROR_VALID),
+        origin=inference.origin_of,
+        adopt=inference.adopt,
     ),
     "shared_conditional": Task(
         weights="generator.safetensors",

@@ -45,7 +45,6 @@ from gan.algorithm1 import Taught, every_fake, train
 from gan.config import LearnedPriorConfig, RunConfig
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape, pixel_mean
-from gan.errors import ConfigError
 from gan.extensions.prior_nets import (
     BelowZ,
     ComponentNoise,
@@ -68,7 +67,7 @@ from gan.priors import Gaussian, Prior, build_prior
 from gan.randomness import stream
 from gan.run import Parts, Run, image_minibatches
 from gan.sampling import GeneratorSampler
-from gan.saved_generator import Saved, empty_generator, generator_weights
+from gan.saved_generator import Saved, empty_generator, generator_of, generator_weights
 
 N_SHOWN, N_IN_ROW = 100, 10
 """Images of a picture."""
@@ -211,7 +210,7 @@ def _parts(
     if origin is None:
         net = build_generator(config.generator, dim=config.prior.dim, pixel_mean=mean, rng=rng)
     else:
-        net = _of_origin(origin, config, images.image_shape)
+        net = generator_of(origin, images.image_shape)
     D = build_discriminator(config.discriminator, n_pixels=len(mean), rng=rng)
     G = _player(net, config, rng)
     rows = noise(config)
@@ -247,24 +246,6 @@ def _player(net: Generator, config: RunConfig, rng: torch.Generator) -> Player:
         std = cfg.component_std
         means = torch.randn(cfg.n_components, dim, generator=rng) * math.sqrt(1 - std**2)
         return MixtureGenerator(Components(means, torch.full_like(means, math.log(std))), net)
-    return net
-
-
-def _of_origin(origin: Saved, config: RunConfig, image_shape: ImageShape) -> Generator:
-    """A copy of the generator that a stack stands on, to be trained.
-
-    Raises:
-        ConfigError: it makes images of another shape.
-    """
-    if origin.image_shape != image_shape:
-        raise ConfigError(
-            [
-                f"start: the generator makes images of shape {origin.image_shape}, the training "
-                f"images have {image_shape}"
-            ]
-        )
-    net = empty_generator(config, n_pixels=math.prod(image_shape))
-    net.load_state_dict(origin.tensors())
     return net
 
 

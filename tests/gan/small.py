@@ -49,6 +49,30 @@ def small_run(**overrides: object) -> Run:
 EXTENSIONS = {
     "conditional": {"conditional": {}},
     "conditional_vectors": {"conditional": {"on": "vectors", "scale": 0.5}},
+    "inference": {"inference": {"hidden": [6, 5]}},
+    "inference_of_layers": {
+        "train.learning_rate": 0.01,
+        "inference": {
+            "hidden": [6],
+            "layers": [0, 2],
+            "reconstruction": 1.0,
+            "dropout_input": 0.2,
+            "rotation": 20.0,
+            "zoom": 0.1,
+            "shear": 0.1,
+            "shift": 1.0,
+            "noise": 0.1,
+        },
+    },
+    "inference_joint": {"inference": {"hidden": [6], "layers": [1], "generator": "joint"}},
+    "inference_joint_fresh": {
+        "inference": {
+            "hidden": [6],
+            "generator": "joint",
+            "joint_z": "fresh",
+            "reconstruction": 0.5,
+        }
+    },
     "shared_conditional": {"shared_conditional": {"encoder_hidden": [6, 5]}},
     **{
         f"learned_prior_{method}": {"learned_prior": {"method": method, "n_components": 3}}
