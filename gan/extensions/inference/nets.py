@@ -134,7 +134,8 @@ def codes_of(config: RunConfig) -> Codes:
     Raises:
         ConfigError: G has no such layer.
     """
-    layers = settings(config).layers
+    cfg = settings(config)
+    layers = cfg.layers
     units = (config.prior.dim, *config.generator.hidden)
     if layers[-1] >= len(units):
         raise ConfigError(

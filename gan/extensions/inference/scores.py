@@ -9,6 +9,7 @@ from torch import Tensor
 from gan.config import DataConfig
 from gan.datasets.images import ImageSet
 from gan.evaluation.nearest_accuracy import nearest_is_right
+from gan.extensions.inference.nets import settings
 from gan.extensions.inference.saved import SavedInference
 from gan.metric_names import (
     NEAREST_ACCURACY_VALID,
@@ -83,16 +84,17 @@ def image_points(
 
 
 def reconstruction_errors(
-    saved: SavedInference, images: Tensor, *, refine_steps: int = 0
+    saved: SavedInference, images: Tensor, *, is_refined: bool = False
 ) -> Tensor:
     """Mean of (G(E(x)) - x)^2 over the pixels of each image, [n] float64.
 
     Args:
         saved: both nets.
         images: [n, channels, height, width] in [0, 1].
-        refine_steps: as `SavedInference.encode`.
+        is_refined: whether the codes are refined by the steps that the run's settings say.
     """
-    found = saved.reconstruct(images, refine_steps=refine_steps)
+    cfg = settings(saved.config)
+    found = saved.reconstruct(images, refine_steps=cfg.refine_steps if is_refined else 0)
     return (found.double() - images.to(found.device, torch.float64)).square().flatten(1).mean(1)
 
 
