@@ -22,6 +22,7 @@ class Gan:
     Attributes:
         step: updates of G so far.
         average: exponential average of G's parameters and batch-norm statistics, or None.
+        d_average: that of D's parameters, or None.
         g_prior: distribution of z in the updates of G alone, or None: the prior.
         streams: the random streams that training draws from.
 
@@ -33,6 +34,7 @@ class Gan:
         d_descent: optimiser of D.
         streams: random streams on the device.
         average_decay: decay an update of the average of G; 0 for none.
+        averages_d: whether D has an average of the same decay, too.
         bfloat16: multiply matrices in bfloat16.
     """
 
@@ -46,6 +48,7 @@ class Gan:
         d_descent: Descent,
         streams: Streams,
         average_decay: float = 0.0,
+        averages_d: bool = False,
         bfloat16: bool = False,
     ) -> None:
         self.G, self.D, self.prior = G, D, prior
@@ -54,6 +57,7 @@ class Gan:
         self.step = 0
         self.device = next(G.parameters()).device
         self.average = averaged(G, average_decay)
+        self.d_average = averaged(D, average_decay if averages_d else 0.0)
         self._bfloat16 = bfloat16
         self._G_forward, self._D_forward = G.__call__, D.__call__
 
@@ -91,14 +95,19 @@ class Gan:
             self.D.requires_grad_(True)
 
     def update_average(self) -> None:
-        """Take G's present parameters into the average, if one is kept."""
+        """Take the present parameters into the averages that are kept."""
         if self.average is not None:
             self.average.update_parameters(self.G)
+        if self.d_average is not None:
+            self.d_average.update_parameters(self.D)
 
     def generator(self) -> Player:
         """The generator to sample from: a copy of the average if one is kept, else of G."""
-        G = self.G if self.average is None else cast(Player, self.average.module)
-        return copy.deepcopy(G).eval().requires_grad_(False)
+        return _evaluated(self.G, self.average)
+
+    def discriminator(self) -> Player:
+        """The discriminator to score samples by, likewise."""
+        return _evaluated(self.D, self.d_average)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, by name; `step` included."""
@@ -111,6 +120,8 @@ class Gan:
         }
         if self.average is not None:
             parts["average"] = self.average.state_dict()
+        if self.d_average is not None:
+            parts["d_average"] = self.d_average.state_dict()
         flat = {f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()}
         return flat | {"step": torch.tensor(self.step)}
 
@@ -128,6 +139,8 @@ class Gan:
         self.streams.set_state(part("streams"))
         if self.average is not None:
             self.average.load_state_dict(part("average"))
+        if self.d_average is not None:
+            self.d_average.load_state_dict(part("d_average"))
         self.step = int(state["step"])
 
     def _autocast(self) -> torch.autocast:
@@ -140,6 +153,12 @@ def averaged(net: nn.Module, decay: float) -> AveragedModel | None:
         return None
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+
+
+def _evaluated(net: Player, average: AveragedModel | None) -> Player:
+    """A copy of the average if there is one, else of the net, for evaluation."""
+    source = net if average is None else cast(Player, average.module)
+    return copy.deepcopy(source).eval().requires_grad_(False)
 
 
 def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str) -> Gan:
@@ -157,7 +176,13 @@ def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str)
 
 
 def assemble_gan(
-    cfg: RunConfig, *, G: Player, D: Player, prior: Prior, device: torch.device | str
+    cfg: RunConfig,
+    *,
+    G: Player,
+    D: Player,
+    prior: Prior,
+    device: torch.device | str,
+    averages_d: bool = False,
 ) -> Gan:
     """Two nets with the optimisers and random streams that a configuration asks for, at step 0.
 
@@ -167,6 +192,7 @@ def assemble_gan(
         D: gives a logit a row.
         prior: what G's rows are drawn from, on any device.
         device: where to train.
+        averages_d: whether an average of D is kept, too, where one of G is.
     """
     G, D = G.to(device).train(), D.to(device).train()
     g_descent, d_descent = build_descents(G, D, cfg.train)
@@ -178,6 +204,7 @@ def assemble_gan(
         d_descent=d_descent,
         streams=Streams(cfg.seed, device),
         average_decay=cfg.train.average_decay,
+        averages_d=averages_d,
         bfloat16=cfg.train.precision == "bfloat16",
     )
     if cfg.train.compile:

@@ -12,7 +12,8 @@ Noise e of a fixed distribution becomes z by what is learned: `LearnedPriorConfi
                 variance, are taken out, so that z has mean 0 and variance 1 in every coordinate
     importance  in G's updates, and when G is sampled, one of c candidates z_i ~ p(z) is drawn with
                 odds D / (1 - D) at G(z_i), which estimate the density of the data over that of G;
-                D learns these odds from samples of p(z) itself
+                D learns these odds from samples of p(z) itself.  The average of D's parameters
+                goes with that of G's, and is saved with it
     top_k       z is of the fixed prior, but G learns only from the k samples of a minibatch that
                 D takes for images most
     fixed       none of them: what they are compared with
@@ -29,7 +30,6 @@ begins with random weights (`begin: random` does so, too).  DeLiGAN holds the wi
 on 1 - sigma instead, which leaves mean and scale of z free.
 """
 
-import copy
 import dataclasses
 import functools
 import math
@@ -215,7 +215,9 @@ def _parts(
     G = _player(net, config, rng)
     rows = noise(config)
     prior = rows.prior if isinstance(rows, Candidates) else rows
-    gan = assemble_gan(config, G=G, D=D, prior=prior, device=device)
+    gan = assemble_gan(
+        config, G=G, D=D, prior=prior, device=device, averages_d=isinstance(rows, Candidates)
+    )
     if isinstance(rows, Candidates):
         gan.g_prior = ResampledPrior(rows, gan.G, gan.D)
     epoch_steps = len(images.images) / (config.train.batch_size * config.train.d_steps)
@@ -223,7 +225,7 @@ def _parts(
     return Parts(
         gan=gan,
         minibatches=image_minibatches(config, images, gan),
-        keep=lambda G: _saved(G, gan.D, config, images.image_shape),
+        keep=lambda G: _saved(G, gan.discriminator(), config, images.image_shape),
         train=functools.partial(train, taught=taught),
     )
 
@@ -264,10 +266,9 @@ def weights_of(state: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tens
     weights = generator_weights(state, config)
     if _settings(config).method != "importance":
         return weights
-    judge = {k: t for k, t in state.items() if k.startswith("D/")}
-    return {f"G.{k}": t for k, t in weights.items()} | {
-        f"D.{k.removeprefix('D/')}": t for k, t in judge.items()
-    }
+    prefix = "d_average/module." if config.train.average_decay else "D/"
+    judge = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+    return {f"G.{k}": t for k, t in weights.items()} | {f"D.{k}": t for k, t in judge.items()}
 
 
 def from_weights(
@@ -287,10 +288,10 @@ def from_weights(
 
 
 def _saved(G: Player, D: Player, config: RunConfig, image_shape: ImageShape) -> SavedLearnedPrior:
-    """What is saved of a run with these players; D is copied where it is a part of it."""
+    """What is saved of a run with these players, of which D is a part for resampling alone."""
     rows = noise(config)
     if isinstance(rows, Candidates):
-        G = ResampledGenerator(cast(Generator, G), cast(Discriminator, copy.deepcopy(D)), rows)
+        G = ResampledGenerator(cast(Generator, G), cast(Discriminator, D), rows)
     G = G.eval().requires_grad_(False)
     return SavedLearnedPrior(G=G, config=config, image_shape=image_shape)
 

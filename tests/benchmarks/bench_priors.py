@@ -256,6 +256,30 @@ def report(runs: Sequence[Settings], names: Sequence[str]) -> str:
     )
 
 
+def picture(runs: Sequence[Settings], names: Sequence[str], path: Path) -> None:
+    """Write the mean curves of the contestants over steps and over seconds, as PNG."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), sharey="row", constrained_layout=True)
+    grouped = by_name(runs, names)
+    for row, score in zip(axes, ("frechet", "coverage"), strict=True):
+        for axis, at in zip(row, ("step", "seconds"), strict=True):
+            for i, (name, own) in enumerate(grouped.items()):
+                x, y = (
+                    torch.tensor([[point[key] for point in run["curve"]] for run in own]).mean(0)
+                    for key in (at, score)
+                )
+                style = {"color": "black", "linewidth": 2.5} if name == BASELINE else {}
+                axis.plot(x, y, label=name, linestyle=("-", "--")[i >= len(KINDS)], **style)
+            axis.grid(alpha=0.3)
+            axis.set_xlabel({"step": "updates of D", "seconds": "seconds of training"}[at])
+        row[0].set_ylabel({"frechet": "Fréchet distance", "coverage": "coverage"}[score])
+    for axis in axes[0]:
+        axis.set_yscale("log")
+    axes[0, 0].legend(ncols=2)
+    figure.savefig(path, dpi=110)
+
+
 # The runs
 
 
@@ -291,12 +315,16 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", type=Path, default=Path("priors.json"))
     parser.add_argument("--budget-seconds", type=float, default=math.inf)
+    parser.add_argument("--picture", type=Path, help="of the curves, as PNG; needs matplotlib")
     parser.add_argument("--only", action="append", choices=CONTESTANTS, help="leave out others")
     arguments = parser.parse_args()
     names = arguments.only or list(CONTESTANTS)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     runs = run_all([(name, seed) for seed in seeds for name in names], arguments)
-    print(report([run for run in runs if run["steps"] == arguments.steps], names))
+    runs = [run for run in runs if run["steps"] == arguments.steps]
+    print(report(runs, names))
+    if arguments.picture:
+        picture(runs, names, arguments.picture)
 
 
 if __name__ == "__main__":

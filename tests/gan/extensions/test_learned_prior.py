@@ -244,6 +244,22 @@ def test_choosing_leaves_both_nets_in_training_and_as_they_were():
     assert changed(before, run.gan.G.state_dict()) == set()
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.8])
+def test_samples_are_chosen_by_the_average_of_d_beside_that_of_g(decay):
+    run = start_extension("learned_prior_importance", train__average_decay=decay)
+    expected = None
+    for _ in run.train():
+        now = {name: t.clone() for name, t in run.gan.D.state_dict().items()}
+        # The average begins at D after its first update.
+        expected = expected or now
+        expected = {k: decay * expected[k] + (1 - decay) * now[k] for k in now}
+    found = run.saved().G.D.state_dict()
+    assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    assert any(name.startswith("d_average/") for name in run.state()) == (decay > 0)
+    other = start_extension("learned_prior_fixed", train__average_decay=decay)
+    assert not any(name.startswith("d_average/") for name in other.state())
+
+
 def test_what_is_saved_does_not_change_as_training_goes_on():
     run = start_extension("learned_prior_importance")
     saved = run.saved()
