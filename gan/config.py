@@ -467,6 +467,14 @@ class LimitsConfig:
     """Of a conditional GAN: least share of samples that are of the class asked for."""
     min_class_accuracy: float = Field(default=0.9, ge=0, le=1)
     """The same of the samples of any one class."""
+    min_completion_gain: float = 0.0
+    """Of a shared model: by how much hidden pixels must at least be likelier than under
+    nearest-neighbour and mean completion, nats a pixel, for each group of masks that leave a
+    quarter of an image visible, or more."""
+    min_agreement_gain: float = 0.0
+    """By how much more of its completions there must at least be of the right class."""
+    max_classification_error: float = Field(default=0.025, ge=0, le=1)
+    """Largest share of images that it puts into another class than theirs, all pixels visible."""
     allow_unavailable: bool = False
     """Whether a check passes whose score could not be taken: of too few samples, say."""
 

@@ -67,6 +67,8 @@ COMPLETION_LL_VALID = "completion_ll_valid"
 """Of hidden pixels given the visible ones, by a shared model, nats a hidden pixel: the mean over
 images and groups of masks; see `gan.evaluation.completion`."""
 COMPLETION_LL_VALID_SE = "completion_ll_valid_se"
+COMPLETION_LL_VALID_FRESH = "completion_ll_valid_fresh"
+COMPLETION_LL_VALID_FRESH_SE = "completion_ll_valid_fresh_se"
 CLASSIFICATION_ERROR_VALID = "classification_error_valid"
 """Share of images whose class is not the most probable one given all pixels."""
 CLASSIFICATION_ERROR_VALID_SE = "classification_error_valid_se"

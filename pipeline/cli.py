@@ -333,6 +333,20 @@ def sample(  # noqa: PLR0917 - Typer turns each into an option
             help="Class or vector that all images are of; a conditional generator's alone.",
         ),
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Picture or .npy of an image to complete; a shared model's alone."
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What is visible of it: left_half, random_25, without_centre, ..., or a .npy of "
+            "0 and 1.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw images from a promoted generator.
@@ -341,7 +355,7 @@ def sample(  # noqa: PLR0917 - Typer turns each into an option
     """
     from pipeline.sample_files import write_samples
 
-    options = {"condition": condition}
+    options = {"condition": condition, "image": image, "mask": mask}
     write_samples(generator, n=n, seed=seed, output=output, options=options)
     _show({"images": n, "seed": seed, "file": str(output)}, as_json=as_json)
 

@@ -22,7 +22,7 @@ from gan.datasets.arrays import (
     as_unit_floats,
     channels_first,
 )
-from gan.datasets.images import ImageSet
+from gan.datasets.images import ImageSet, ImageShape
 from gan.datasets.parquet import read_parquet
 from gan.datasets.pictures import stack_pictures
 from gan.errors import DatasetError
@@ -107,6 +107,51 @@ def read_samples(path: Path) -> NDArray[np.float32]:
                 "pictures"
             )
         return as_unit_floats(channels_first(images))
+
+
+def read_image(path: Path, *, image_shape: ImageShape) -> NDArray[np.float32]:
+    """One image of the size of a data set, [channels, height, width] in [0, 1].
+
+    Args:
+        path: a PNG or JPEG picture, or a .npy array [h, w], [c, h, w] or [h, w, c], of integers in
+            0..255 or floats in [0, 1].
+        image_shape: that of the data set.
+
+    Raises:
+        DatasetError: naming the file, if it is anything else, of another size or out of range.
+    """
+    with _naming(path):
+        with _parsing():
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                images: NDArray[Any] = stack_pictures([(path.name, path.read_bytes())])
+            elif path.suffix == ".npy":
+                with path.open("rb") as file:
+                    images = _read_numpy(file, ()).images[np.newaxis]
+            else:
+                raise DatasetError("an image is read from a PNG, JPEG or .npy file")
+        if images.ndim not in (3, 4):
+            got = list(images.shape[1:])
+            raise DatasetError(f"an image must be [h, w], [c, h, w] or [h, w, c], got {got}")
+        image: NDArray[np.float32] = as_unit_floats(channels_first(images))[0]
+        if image.shape != image_shape:
+            raise DatasetError(
+                f"an image must be of the data set's size (channels, height, width), "
+                f"{list(image_shape)}, got {list(image.shape)}"
+            )
+        return image
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The array in a .npy file.
+
+    Raises:
+        DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
+    """
+    with _naming(path):
+        if path.suffix != ".npy":
+            raise DatasetError("an array is read from a .npy file")
+        with _parsing(), path.open("rb") as file:
+            return _read_numpy(file, ()).images
 
 
 def _read_numpy(

@@ -15,11 +15,15 @@ do those that are wrong in many ways.
 To compare with, the same of completions by the k nearest training images, by their visible pixels,
 with the best k on the images that choose sigma, too; and by the mean training image.  Where the
 label is visible, both are of its class.
+
+    asked = questions(images, labels, n=1500, seed=0)["half"]
+    found = compare(asked.part(0, 500), asked.part(500, 1500), answer=answer, known=known)
+    found.own.log_likelihood, found.nearest.log_likelihood, found.likelihood_gain
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -246,6 +250,88 @@ def mean_distances(shown: Tensor) -> Tensor:
 def _mean(name: str, values: Tensor, *, unit: str = "") -> Score:
     error = values.std().item() / math.sqrt(len(values))
     return normal_score(name, values.mean().item(), error, unit=unit)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known:
+    """What completions are compared with: training images, and a classifier without a part in it.
+
+    Attributes:
+        train: training images, [m, channels, height, width] float32 in [0, 1].
+        labels: int64 [m].
+        classify: images -> their classes, int64 [n].
+    """
+
+    train: Tensor
+    labels: Tensor
+    classify: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Completions beside the two simple ways, on the same images under the same masks."""
+
+    own: CompletionScores
+    nearest: CompletionScores
+    mean: CompletionScores
+
+    @property
+    def likelihood_gain(self) -> float:
+        """Log-likelihood above that of the better simple way, nats a hidden pixel."""
+        simple = max(self.nearest.log_likelihood.value, self.mean.log_likelihood.value)
+        return self.own.log_likelihood.value - simple
+
+    @property
+    def agreement_gain(self) -> float:
+        """Share of completions of the right class above that of the better simple way."""
+        simple = max(self.nearest.agreement.value, self.mean.agreement.value)
+        return self.own.agreement.value - simple
+
+
+def compare(choosing: Questions, scored: Questions, *, answer: Answer, known: Known) -> Comparison:
+    """Scores of completions, of nearest-neighbour completion and of mean completion.
+
+    Args:
+        choosing: images that choose sigma, and the number of nearest training images.
+        scored: images that are scored, under masks of the same group.
+        answer: the completions.
+        known: what the simple ways know.
+    """
+
+    def scores(way: Answer) -> CompletionScores:
+        found = collect(choosing, way), collect(scored, way)
+        return completion_scores(*found, scored.labels, classify=known.classify)
+
+    means = mean_images(known.train, known.labels)
+    return Comparison(
+        own=scores(answer),
+        nearest=_nearest_scores(choosing, scored, known),
+        mean=scores(lambda asked, _: mean_completions(asked, means)),
+    )
+
+
+def _nearest_scores(choosing: Questions, scored: Questions, known: Known) -> CompletionScores:
+    """The likelihood by the best number of neighbours; error and class of the nearest alone.
+
+    Each is the better for it: neighbours that are farther are of another class more often.
+    """
+    most = min(max(NEAREST), len(known.train))
+
+    def answer(asked: Questions, start: int) -> Tensor:
+        return nearest_completions(asked, known.train, known.labels, k=most)
+
+    before, after = collect(choosing, answer), collect(scored, answer)
+
+    def chosen(k: int) -> float:
+        first = before.first(k)
+        return per_pixel(first, sigma=choose_width(first)).mean().item()
+
+    best = max((k for k in NEAREST if k <= most), key=chosen)
+    of_best, of_one = (
+        completion_scores(before.first(k), after.first(k), scored.labels, classify=known.classify)
+        for k in (best, 1)
+    )
+    return replace(of_best, squared_error=of_one.squared_error, agreement=of_one.agreement)
 
 
 def nearest_completions(asked: Questions, train: Tensor, labels: Tensor, *, k: int) -> Tensor:

@@ -6,11 +6,13 @@ from pipeline.product import Product
 from pipeline.products.conditional import CONDITIONAL
 from pipeline.products.generator import GENERATOR
 from pipeline.products.learned_prior import LEARNED_PRIOR
+from pipeline.products.shared_conditional import SHARED_CONDITIONAL
 
 PRODUCTS: dict[TaskName, Product] = {
     "generator": GENERATOR,
     "conditional": CONDITIONAL,
     "learned_prior": LEARNED_PRIOR,
+    "shared_conditional": SHARED_CONDITIONAL,
 }
 """By `RunConfig.task`."""
 

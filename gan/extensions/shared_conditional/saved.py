@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from gan.config import RunConfig
@@ -37,6 +37,39 @@ class Completed:
     images: Tensor
     labels: Tensor
     log_probabilities: Tensor
+
+
+class CompletedImages(nn.Module):
+    """A shared model as a function of tensors: completions of images.
+
+    Args:
+        G: in evaluation mode.
+        image_shape: (channels, height, width).
+    """
+
+    def __init__(self, G: SharedGenerator, *, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.G, self.image_shape = G, image_shape
+
+    def forward(
+        self, image: Tensor, mask: Tensor, condition: Tensor, z: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Completions [n, channels, height, width] in [0, 1].
+
+        Args:
+            image: [n, channels, height, width].
+            mask: 1 where a pixel is visible, else 0, of the same shape.
+            condition: one-hot labels [n, K]; all 0: the label is hidden.
+            z: [n, dim].
+            noise: standard Gumbel, by which hidden labels are drawn, [n, K].
+        """
+        known = condition.sum(1, keepdim=True)
+        seen = Evidence(
+            x=image.flatten(1), y=condition, mask=torch.cat([mask.flatten(1), known], 1)
+        )
+        found = self.G(seen, z.unsqueeze(1), noise.unsqueeze(1))
+        images: Tensor = found.x[:, 0].reshape(-1, *self.image_shape)
+        return images
 
 
 class SharedSampler:

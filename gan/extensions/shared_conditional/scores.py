@@ -31,8 +31,8 @@ from gan.validation import Scored, Validation, load_data
 
 QUESTION_SEED = 0
 """The same questions in every run, so that two runs compare image by image."""
-N_SCORED = 500
-"""Images that are scored; as many others choose the width of the observation model."""
+N_QUESTIONS = 750
+"""Images; a third of them chooses the width of the observation model, the others are scored."""
 GREY = 0.5
 """How a hidden pixel is shown."""
 SHOWN_IN_ROW = 10
@@ -64,14 +64,14 @@ def completion_log_likelihoods(
 
     Args:
         sampler: completes them.
-        asked: questions by group, the same images in each; the first half choose sigma.
+        asked: questions by group, the same images in each; a third of them chooses sigma.
         seed: of the noise.
     """
     by_group = []
     for one in asked.values():
-        half, found = len(one) // 2, collect(one, answer_by(sampler, seed=seed))
-        sigma = choose_width(found.part(0, half))
-        by_group.append(per_pixel(found.part(half, len(one)), sigma=sigma))
+        found, n_choosing = collect(one, answer_by(sampler, seed=seed)), len(one) // 3
+        sigma = choose_width(found.part(0, n_choosing))
+        by_group.append(per_pixel(found.part(n_choosing, len(one)), sigma=sigma))
     return torch.stack(by_group).mean(0)
 
 
@@ -136,7 +136,7 @@ def labelled(images: ImageSet) -> tuple[Tensor, Tensor]:
 @functools.lru_cache(maxsize=1)
 def _validation_questions(data: DataConfig) -> dict[str, Questions]:
     images, labels = labelled(load_data(data)[1])
-    return questions(images, labels, n=2 * N_SCORED, seed=QUESTION_SEED)
+    return questions(images, labels, n=N_QUESTIONS, seed=QUESTION_SEED)
 
 
 def _standard_error(values: Tensor) -> float:
