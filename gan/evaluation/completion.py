@@ -16,8 +16,12 @@ To compare with, the same of completions by the k nearest training images, by th
 with the best k on the images that choose sigma, too; and by the mean training image.  Where the
 label is visible, both are of its class.
 
+Whether a completion is of the class of the image is asked of the most probable completion, as the
+nearest training image is one; and of draws, which are right no more often than their class is
+probable.
+
     asked = questions(images, labels, n=1500, seed=0)["half"]
-    found = compare(asked.part(0, 500), asked.part(500, 1500), answer=answer, known=known)
+    found = compare(asked.part(0, 500), asked.part(500, 1500), answer=..., best=..., known=...)
     found.own.log_likelihood, found.nearest.log_likelihood, found.likelihood_gain
 """
 
@@ -190,7 +194,8 @@ class CompletionScores:
         n_draws: completions of an image.
         log_likelihood: their mean.
         squared_error: of a hidden pixel, of one completion.
-        agreement: share of completions of the class of the image.
+        agreement: share of the most probable completions of the class of the image.
+        drawn_agreement: the same share of draws.
         diversity: mean distance between two completions of an image.
     """
 
@@ -200,6 +205,7 @@ class CompletionScores:
     log_likelihood: Score
     squared_error: Score
     agreement: Score
+    drawn_agreement: Score
     diversity: Score
 
 
@@ -221,18 +227,31 @@ def completion_scores(
     sigma = choose_width(choosing)
     log_likelihoods = per_pixel(scored, sigma=sigma)
     errors = scored.squared_errors.mean(1) / scored.n_hidden.clamp(min=1)
-    n, draws = scored.shown.shape[:2]
-    classes = classify(scored.shown.flatten(0, 1)).view(n, draws)
-    agreements = (classes == labels.unsqueeze(1)).double().mean(1)
+    agreements = agreement(scored.shown, labels, classify=classify)
     return CompletionScores(
         log_likelihoods=log_likelihoods,
         sigma=sigma,
         n_draws=scored.squared_errors.shape[1],
         log_likelihood=_mean("completion_ll", log_likelihoods, unit="nats/pixel"),
         squared_error=_mean("completion_squared_error", errors),
-        agreement=_mean("completion_agreement", agreements, unit="probability"),
+        agreement=agreements,
+        drawn_agreement=agreements,
         diversity=_mean("completion_diversity", mean_distances(scored.shown)),
     )
+
+
+def agreement(shown: Tensor, labels: Tensor, *, classify: Callable[[Tensor], Tensor]) -> Score:
+    """Share of completions that are of the class of the image.
+
+    Args:
+        shown: [n, draws, channels, height, width].
+        labels: true classes, int64 [n].
+        classify: images -> their classes, int64 [n]; whoever completes has no part in it.
+    """
+    n, draws = shown.shape[:2]
+    classes = classify(shown.flatten(0, 1)).view(n, draws)
+    shares = (classes == labels.unsqueeze(1)).double().mean(1)
+    return _mean("completion_agreement", shares, unit="probability")
 
 
 def mean_distances(shown: Tensor) -> Tensor:
@@ -288,13 +307,17 @@ class Comparison:
         return self.own.agreement.value - simple
 
 
-def compare(choosing: Questions, scored: Questions, *, answer: Answer, known: Known) -> Comparison:
+def compare(
+    choosing: Questions, scored: Questions, *, answer: Answer, best: Answer, known: Known
+) -> Comparison:
     """Scores of completions, of nearest-neighbour completion and of mean completion.
 
     Args:
         choosing: images that choose sigma, and the number of nearest training images.
         scored: images that are scored, under masks of the same group.
-        answer: the completions.
+        answer: completions drawn as the model has them.
+        best: its most probable ones, for the agreement: the nearest training image, and the mean,
+            are such answers, too, where a draw is right no more often than its class is probable.
         known: what the simple ways know.
     """
 
@@ -303,8 +326,11 @@ def compare(choosing: Questions, scored: Questions, *, answer: Answer, known: Kn
         return completion_scores(*found, scored.labels, classify=known.classify)
 
     means = mean_images(known.train, known.labels)
+    shown = collect(scored, best).shown
     return Comparison(
-        own=scores(answer),
+        own=replace(
+            scores(answer), agreement=agreement(shown, scored.labels, classify=known.classify)
+        ),
         nearest=_nearest_scores(choosing, scored, known),
         mean=scores(lambda asked, _: mean_completions(asked, means)),
     )
@@ -313,7 +339,7 @@ def compare(choosing: Questions, scored: Questions, *, answer: Answer, known: Kn
 def _nearest_scores(choosing: Questions, scored: Questions, known: Known) -> CompletionScores:
     """The likelihood by the best number of neighbours; error and class of the nearest alone.
 
-    Each is the better for it: neighbours that are farther are of another class more often.
+    Both are the better for it: neighbours that are farther are of another class more often.
     """
     most = min(max(NEAREST), len(known.train))
 

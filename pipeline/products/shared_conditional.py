@@ -19,6 +19,7 @@ from gan.datasets.splits import load_train_valid
 from gan.errors import ConditionError, ConfigError, DatasetError
 from gan.evaluation.completion import (
     N_DRAWS,
+    N_SHOWN,
     Comparison,
     CompletionScores,
     Known,
@@ -93,8 +94,9 @@ def measure(candidate: Candidate) -> Measured:
         train=train, labels=labels, classify=lambda images: log_probabilities(images).argmax(1)
     )
     answer = answer_by(sampler, seed=candidate.seed)
+    best = answer_by(sampler, seed=candidate.seed, draws=N_SHOWN, is_label_drawn=False)
     found = {
-        group: compare(choosing, scored, answer=answer, known=known)
+        group: compare(choosing, scored, answer=answer, best=best, known=known)
         for group, (choosing, scored) in _questions(candidate).items()
     }
     own = torch.stack([comparison.own.log_likelihoods for comparison in found.values()]).mean(0)
@@ -130,13 +132,14 @@ def _questions(candidate: Candidate) -> dict[str, tuple[Questions, Questions]]:
 
 
 def _named(group: str, found: Comparison) -> list[tuple[str, Score]]:
-    """Own scores, then those of the simple ways that differ from image to image."""
+    """Its own scores, and those of the simple ways."""
     ways = {"": found.own, "_nearest": found.nearest, "_mean": found.mean}
-    return [
+    named = [
         (f"completion_{quantity}_{group}{end}", _quantity(scores, quantity))
         for quantity in QUANTITIES
         for end, scores in ways.items()
     ]
+    return [*named, (f"completion_drawn_agreement_{group}", found.own.drawn_agreement)]
 
 
 def _quantity(scores: CompletionScores, quantity: str) -> Score:
@@ -225,7 +228,7 @@ def completes_likelier(evaluation: Evaluation, limits: LimitsConfig) -> Check:
 
 
 def completes_truer(evaluation: Evaluation, limits: LimitsConfig) -> Check:
-    """More completions are of the right class than of the simple ways."""
+    """More completions of the most probable class are of the right one than of the simple ways."""
     return _gains(
         evaluation,
         limits,
@@ -416,8 +419,8 @@ def _card(saved: SavedShared) -> Card:
             "`completion_ll` is the log-likelihood of the hidden pixels, in nats a hidden pixel, "
             f"under a mixture of\n{N_DRAWS} Gaussians, one around each completion, with a width "
             "chosen on other validation images;\n`_nearest` and `_mean` are the same of "
-            "completions by training images. `agreement` is the share of\ncompletions that an "
-            "independent classifier puts into the class of the image.",
+            "completions by training images. `agreement` is the share of\ncompletions, of the "
+            "most probable class, that an independent classifier puts into the class of the image.",
         ),
         options=f" --condition {saved.n_classes - 1}",
         python="import torch\n\nsampler = generator.sampler()\n"
@@ -491,10 +494,16 @@ SHARED_CONDITIONAL = Product(
         _group(
             "Class of completions",
             "agreement",
-            "Share of completions that a classifier without a part in training puts into the "
-            "class of the image. " + BESIDE,
+            "Share of completions, of the most probable class, that a classifier without a part "
+            "in training puts into the class of the image. " + BESIDE,
             good=MORE,
             check="completes_truer",
+        ),
+        Group(
+            title="Class of drawn completions",
+            reading="The same share where the class is drawn, too: right as often as it is "
+            "probable.",
+            good={f"completion_drawn_agreement_{group}": NONE for group in GROUPS},
         ),
         _group(
             "Error of completions",

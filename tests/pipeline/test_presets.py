@@ -20,7 +20,9 @@ def text_of(preset):
 
 
 def test_presets_are_those_that_are_known():
-    assert PRESETS == ["conditional", "learned_prior", "mnist", "priors", "quick"]
+    assert PRESETS == [
+        *("conditional", "learned_prior", "mnist", "priors", "quick", "shared_conditional"),
+    ]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

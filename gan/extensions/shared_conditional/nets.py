@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from gan.config import RunConfig, SharedConditionalConfig
 from gan.datasets.images import ImageShape
@@ -138,11 +137,13 @@ class SharedGenerator(Player):
         dropout: float,
     ) -> None:
         super().__init__()
+        self.classes: Tensor
         self.encoder, self.decoder = encoder, decoder
         self.widths = encoder.widths
         self.head = Linear(self.widths[-1], n_classes)
         self.skip = Linear(self.widths[0], len(decoder.output_bias))
         self.scale, self.dropout = scale, dropout
+        self.register_buffer("classes", torch.arange(n_classes), persistent=False)
 
     @property
     def n_classes(self) -> int:
@@ -211,7 +212,7 @@ class SharedGenerator(Player):
         y = torch.where(
             seen.mask[:, None, -1:] > 0,
             seen.y.unsqueeze(1),
-            one_hot(drawn, self.n_classes).to(seen.y.dtype),
+            (drawn.unsqueeze(2) == self.classes).to(seen.y.dtype),
         )
         pixels = self.decode(encoded, y, z, masks[n_own:] if masks else None)
         # Selected, not blended: a visible pixel is its own value bit for bit.

@@ -117,7 +117,14 @@ class SharedSampler:
         return self.sample_given(classes.repeat_interleave(SHOWN_OF_EACH), seed)
 
     def complete(
-        self, images: Tensor, mask: Tensor, *, labels: Tensor | None, draws: int, seed: int
+        self,
+        images: Tensor,
+        mask: Tensor,
+        *,
+        labels: Tensor | None,
+        draws: int,
+        seed: int,
+        is_label_drawn: bool = True,
     ) -> Completed:
         """Draw completions of images, each by noise of its own.
 
@@ -127,6 +134,7 @@ class SharedSampler:
             labels: the visible labels, int64 [n]; None: they are hidden.
             draws: completions of each image.
             seed: same seed, same completions, whatever `batch_size`.
+            is_label_drawn: else a hidden label is the most probable one.
 
         Raises:
             ValueError: there is no image, or no draw of any.
@@ -134,6 +142,7 @@ class SharedSampler:
         n, K = len(images), self.G.n_classes
         z = draw_in_blocks(self.prior, n * draws, stream(seed, "samples", self._device))
         noise = draw_in_blocks(Gumbel(K), n * draws, stream(seed, "labels", self._device))
+        noise = noise if is_label_drawn else torch.zeros_like(noise)
         seen = self._evidence(images, mask, labels)
         return self._decode(seen, z.view(n, draws, -1), noise.view(n, draws, K))
 

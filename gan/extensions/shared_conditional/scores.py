@@ -75,13 +75,27 @@ def completion_log_likelihoods(
     return torch.stack(by_group).mean(0)
 
 
-def answer_by(sampler: SharedSampler, *, seed: int) -> Answer:
-    """The completions of a shared model; each part of the questions has noise of its own."""
+def answer_by(
+    sampler: SharedSampler, *, seed: int, draws: int = N_DRAWS, is_label_drawn: bool = True
+) -> Answer:
+    """The completions of a shared model; each part of the questions has noise of its own.
+
+    Args:
+        sampler: completes.
+        seed: of the noise.
+        draws: completions of each image.
+        is_label_drawn: else a hidden label is the most probable one.
+    """
 
     def answer(asked: Questions, start: int) -> Tensor:
         labels = asked.labels if asked.is_label_visible else None
         found = sampler.complete(
-            asked.images, asked.mask, labels=labels, draws=N_DRAWS, seed=seed + start
+            asked.images,
+            asked.mask,
+            labels=labels,
+            draws=draws,
+            seed=seed + start,
+            is_label_drawn=is_label_drawn,
         )
         return found.images.cpu()
 
