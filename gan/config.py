@@ -241,7 +241,7 @@ class SharedConditionalConfig:
     """Share of training rows with all pixels visible, by which classification is trained."""
     blocks_share: float = Field(default=0.1, ge=0, le=1)
     """Share of rows with blocks of random place and size, visible or hidden; the other rows have
-    the masks of `gan.masks.GROUPS` in equal parts."""
+    the masks of `gan.masks.GROUPS` by their weights there."""
 
     def __post_init__(self) -> None:
         if self.everything_share + self.blocks_share > 1:

@@ -102,7 +102,20 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "label_only": ("label_only",),
     "nothing": ("nothing",),
 }
-"""Kinds that are scored as one; each has an equal part in training, `everything` beside them."""
+"""Kinds that are scored as one."""
+
+TRAINED_ON: Mapping[str, float] = {
+    "half": 1.0,
+    "quarter": 2.0,
+    "without_quarter": 0.75,
+    "random_25": 2.0,
+    "random_50": 1.0,
+    "random_75": 0.75,
+    "without_centre": 1.0,
+    "label_only": 1.0,
+    "nothing": 0.5,
+}
+"""Weight of each group in training: more for those that leave much to be learnt."""
 
 N_BLOCKS = 64
 """Blocks of random place and size in the table, and as many with all but a block."""
@@ -136,7 +149,7 @@ def training_masks(
     rng: torch.Generator,
     device: torch.device | str,
 ) -> MaskTable:
-    """The masks of training: all groups alike, and two more that are given their shares.
+    """The masks of training: groups by `TRAINED_ON`, and two more that are given their shares.
 
     Args:
         image_shape: (channels, height, width).
@@ -147,10 +160,11 @@ def training_masks(
         device: where masks are drawn.
     """
     rows, shares = [], []
-    for names in GROUPS.values():
+    rest = (1 - everything - blocks) / sum(TRAINED_ON.values())
+    for group, names in GROUPS.items():
         for name in names:
             rows.append(_row(name, image_shape))
-            shares.append((1 - everything - blocks) / len(GROUPS) / len(names))
+            shares.append(rest * TRAINED_ON[group] / len(names))
     rows.append(_row("everything", image_shape))
     shares.append(everything)
     for corners in torch.rand(N_BLOCKS, 4, generator=rng).tolist():

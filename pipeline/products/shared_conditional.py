@@ -420,7 +420,7 @@ def _card(saved: SavedShared) -> Card:
             f"under a mixture of\n{N_DRAWS} Gaussians, one around each completion, with a width "
             "chosen on other validation images;\n`_nearest` and `_mean` are the same of "
             "completions by training images. `agreement` is the share of\ncompletions, of the "
-            "most probable class, that an independent classifier puts into the class of the image.",
+            "most probable class, that an independent classifier puts into that of the image.",
         ),
         options=f" --condition {saved.n_classes - 1}",
         python="import torch\n\nsampler = generator.sampler()\n"

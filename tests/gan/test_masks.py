@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import binomtest, chisquare
 from torch.testing import assert_close
 
-from gan.masks import GROUPS, MASKS, MaskTable, draw_masks, training_masks
+from gan.masks import GROUPS, MASKS, TRAINED_ON, MaskTable, draw_masks, training_masks
 from gan.randomness import stream
 
 SHAPE = (1, 4, 6)
@@ -70,6 +70,7 @@ def test_every_kind_is_scored_in_one_group_but_everything():
     names = [name for group in GROUPS.values() for name in group]
     assert sorted([*names, "everything"]) == sorted(MASKS)
     assert len(MASKS) == 19
+    assert TRAINED_ON.keys() == GROUPS.keys()
 
 
 def test_there_is_no_other_kind():
@@ -98,11 +99,12 @@ def training(everything, blocks):
     return training_masks(SHAPE, everything=everything, blocks=blocks, rng=rng, device="cpu")
 
 
-def test_groups_have_equal_shares_of_training_beside_those_that_are_given():
+def test_groups_have_shares_of_training_by_their_weights_beside_those_that_are_given():
     table = training(0.3, 0.1)
     shares = torch.diff(table.up_to, prepend=torch.zeros(1)).tolist()
     assert math.isclose(table.up_to[-1], 1, abs_tol=1e-6)
-    assert_allclose(shares[:4], [0.6 / 9 / 4] * 4, rtol=1e-5)  # the halves
+    assert_allclose(shares[:4], [0.6 / 10 / 4] * 4, rtol=1e-5)  # the halves, of weight 1 of 10
+    assert_allclose(shares[4:8], [0.6 / 5 / 4] * 4, rtol=1e-5)  # the quarters, of weight 2
     names = [name for group in GROUPS.values() for name in group]
     assert_allclose(shares[len(names)], 0.3, rtol=1e-5)
     assert_allclose(sum(shares[len(names) + 1 :]), 0.1, rtol=1e-5)
