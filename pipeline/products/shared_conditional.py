@@ -270,12 +270,13 @@ def classifies(evaluation: Evaluation, limits: LimitsConfig) -> Check:
 
 
 def _exported(saved: SavedShared) -> Exported:
-    pixels = torch.zeros(2, *saved.image_shape)
+    # Two tensors: one that is given twice becomes one input.
+    image, mask = (torch.zeros(2, *saved.image_shape) for _ in range(2))
     return Exported(
         net=CompletedImages(saved.G, image_shape=saved.image_shape),
         examples={
-            "image": pixels,
-            "mask": pixels,
+            "image": image,
+            "mask": mask,
             "condition": one_hot(torch.tensor([0, 1]), saved.n_classes).float(),
             "z": torch.zeros(2, saved.config.prior.dim),
             "noise": torch.zeros(2, saved.n_classes),

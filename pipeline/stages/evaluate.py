@@ -19,6 +19,10 @@ from gan.evaluation.parzen import FINE_GRID, PAPER_GRID, choose_sigma, parzen_sc
 from gan.evaluation.real_images import RealImages
 from gan.evaluation.suite import Evaluation, evaluate
 from gan.metric_names import (
+    COMPLETION_LL_VALID,
+    COMPLETION_LL_VALID_FRESH,
+    COMPLETION_LL_VALID_FRESH_SE,
+    COMPLETION_LL_VALID_SE,
     FRECHET_DISTANCE_TEST,
     FRECHET_DISTANCE_TEST_SE,
     FRECHET_DISTANCE_VALID,
@@ -70,6 +74,8 @@ FRESH = {
     PARZEN_SIGMA: PARZEN_SIGMA_FRESH,
     FRECHET_DISTANCE_VALID: FRECHET_DISTANCE_VALID_FRESH,
     FRECHET_DISTANCE_VALID_SE: FRECHET_DISTANCE_VALID_FRESH_SE,
+    COMPLETION_LL_VALID: COMPLETION_LL_VALID_FRESH,
+    COMPLETION_LL_VALID_SE: COMPLETION_LL_VALID_FRESH_SE,
 }
 """The scores whose own names the trial has taken, in its run, for those that chose it."""
 

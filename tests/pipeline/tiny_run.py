@@ -16,6 +16,9 @@ LENIENT = {
     "max_grey_ratio": 1e9,
     "min_condition_accuracy": 0.0,
     "min_class_accuracy": 0.0,
+    "min_completion_gain": -1e9,
+    "min_agreement_gain": -1.0,
+    "max_classification_error": 1.0,
     "allow_unavailable": True,
 }
 """Limits of the gate that any samples pass."""
