@@ -268,10 +268,11 @@ class LearnedPriorConfig:
     released code."""
     freeze_generator: bool = False
     """`stacked`: train the net below z alone, and leave the generator above it as it is."""
-    n_components: int = Field(default=50, ge=2)
+    n_components: int = Field(default=20, ge=2)
     """`mixture`: Gaussians, of equal weight."""
-    component_std: float = Field(default=0.5, gt=0, lt=1)
-    """`mixture`: standard deviation of one Gaussian at step 0, a coordinate; of the whole: 1."""
+    component_std: float = Field(default=0.7, gt=0, lt=1)
+    """`mixture`: standard deviation of a coordinate within a Gaussian, in the mean over all; that
+    of the whole mixture is 1."""
     candidates: int = Field(default=4, ge=2)
     """`importance`: draws of `prior` of which one becomes z."""
     top_k_decay: float = Field(default=0.99, gt=0, lt=1)

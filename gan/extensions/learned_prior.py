@@ -7,9 +7,9 @@ Noise e of a fixed distribution becomes z by what is learned: `LearnedPriorConfi
     stacked     a net below the z of a trained generator, z = s(s^-1(e) + f(e)), s from R^dim onto
                 the support of the generator's prior; its f begins at 0, so that the stack begins
                 as the generator that it stands on
-    mixture     z = (mu_k + sigma_k e - m) / v^(1/2), one of K Gaussians drawn with equal chances;
-                mu_k and sigma_k are learned through e; m and v, the mixture's own mean and
-                variance, are taken out, so that z has mean 0 and variance 1 in every coordinate
+    mixture     z is of one of K Gaussians, drawn with equal chances; their means and widths are
+                learned through e, and normalised: z has mean 0 and variance 1 in every coordinate,
+                of which a fixed share is within the components
     importance  in G's updates, and when G is sampled, one of c candidates z_i ~ p(z) is drawn with
                 odds D / (1 - D) at G(z_i), which estimate the density of the data over that of G;
                 D learns these odds from samples of p(z) itself.  The average of D's parameters
@@ -26,8 +26,8 @@ Source: section 7, fifth extension, of Goodfellow et al. (2014).  stacked: train
 importance: see `gan.extensions.resampling`.  top_k: Sinha et al. (2020), "Top-k Training of GANs",
 section 3.
 Differs: the released stack has a sigmoid with bias -2 as its output, whatever support z has, and
-begins with random weights (`begin: random` does so, too).  DeLiGAN holds the widths by a penalty
-on 1 - sigma instead, which leaves mean and scale of z free.
+begins with random weights (`begin: random` does so, too).  DeLiGAN keeps the widths from 0 by a
+penalty on 1 - sigma instead, which leaves mean and scale of z free.
 """
 
 import dataclasses
@@ -245,9 +245,9 @@ def _player(net: Generator, config: RunConfig, rng: torch.Generator) -> Player:
             nn.init.zeros_(cast(nn.Linear, below.linears[-1]).weight)
         return StackedGenerator(below, net, is_frozen=cfg.freeze_generator)
     if cfg.method == "mixture":
-        std = cfg.component_std
-        means = torch.randn(cfg.n_components, dim, generator=rng) * math.sqrt(1 - std**2)
-        return MixtureGenerator(Components(means, torch.full_like(means, math.log(std))), net)
+        means = torch.randn(cfg.n_components, dim, generator=rng)
+        widths = torch.zeros_like(means)
+        return MixtureGenerator(Components(means, widths, component_std=cfg.component_std), net)
     return net
 
 

@@ -167,26 +167,30 @@ class ComponentNoise:
 
 
 class Components(nn.Module):
-    """A mixture of K Gaussians of equal weight, moved and scaled to mean 0 and variance 1.
+    """A mixture of K Gaussians of equal weight that has mean 0 and variance 1 whatever is learned.
 
-        z = (mu_k + sigma_k e - m) / v^(1/2)
-        m = mean_k mu_k,  v = mean_k (mu_k^2 + sigma_k^2) - m^2
+        z = nu_k + tau_k e,   nu = (1 - s^2)^(1/2) (mu - m) / v^(1/2),   tau = s sigma / w^(1/2)
+
+    with m and v the mean and variance over k of mu_k, and w the mean over k of sigma_k^2, so that
+    s^2 of the variance of each coordinate is within the components.  Were that share left to the
+    training, too, the widths would go to 0, and each component to one image.
 
     Args:
         means: mu, [K, dim].
         log_widths: log sigma, [K, dim].
+        component_std: s, in (0, 1).
     """
 
-    def __init__(self, means: Tensor, log_widths: Tensor) -> None:
+    def __init__(self, means: Tensor, log_widths: Tensor, *, component_std: float) -> None:
         super().__init__()
         self.means, self.log_widths = nn.Parameter(means), nn.Parameter(log_widths)
+        self.component_std = component_std
 
     def normalised(self) -> tuple[Tensor, Tensor]:
-        """Means and widths of the components of z, [K, dim] each."""
-        centred = self.means - self.means.mean(0)
-        widths = self.log_widths.exp()
-        scale = (centred.square() + widths.square()).mean(0).rsqrt()
-        return centred * scale, widths * scale
+        """Means nu and widths tau of the components of z, [K, dim] each."""
+        centred, widths = self.means - self.means.mean(0), self.log_widths.exp()
+        means, widths = (rows * rows.square().mean(0).rsqrt() for rows in (centred, widths))
+        return math.sqrt(1 - self.component_std**2) * means, self.component_std * widths
 
     def forward(self, row: Tensor) -> Tensor:
         """Rows of `ComponentNoise` -> z, [n, dim]."""

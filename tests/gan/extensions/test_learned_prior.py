@@ -134,9 +134,8 @@ def test_a_generator_of_other_images_is_refused():
 
 def components(n=4, dim=3):
     rng = stream(1, "components")
-    return Components(
-        5 + 2 * torch.randn(n, dim, generator=rng), torch.randn(n, dim, generator=rng)
-    )
+    means, log_widths = (torch.randn(n, dim, generator=rng) for _ in range(2))
+    return Components(5 + 2 * means, log_widths, component_std=0.6)
 
 
 def test_a_mixture_is_that_of_the_formula():
@@ -144,9 +143,9 @@ def test_a_mixture_is_that_of_the_formula():
     row = ComponentNoise(3, 4).sample(9, stream(0, "noise"))
     e, k = row[:, :3].numpy(), row[:, 3:].argmax(1).numpy()
     mu, sigma = mixture.means.detach().numpy(), np.exp(mixture.log_widths.detach().numpy())
-    m = mu.mean(0)
-    v = (mu**2 + sigma**2).mean(0) - m**2
-    expected = (mu[k] + sigma[k] * e - m) / np.sqrt(v)
+    nu = 0.8 * (mu - mu.mean(0)) / mu.std(0)
+    tau = 0.6 * sigma / np.sqrt((sigma**2).mean(0))
+    expected = nu[k] + tau[k] * e
     assert_allclose(mixture(row).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -154,6 +153,12 @@ def test_a_mixture_has_mean_0_and_variance_1_whatever_was_learned():
     z = components()(ComponentNoise(3, 4).sample(200_000, stream(0, "noise"))).detach()
     assert_allclose(z.mean(0), np.zeros(3), rtol=0, atol=0.01)
     assert_allclose(z.var(0), np.ones(3), rtol=0.03, atol=0)
+
+
+def test_the_share_of_the_variance_within_components_is_not_learned():
+    means, widths = components().normalised()
+    assert_allclose(widths.detach().square().mean(0), np.full(3, 0.36), rtol=1e-5)
+    assert_allclose(means.detach().square().mean(0), np.full(3, 0.64), rtol=1e-5)
 
 
 def test_components_are_drawn_equally_often():
@@ -171,10 +176,9 @@ def test_means_and_widths_are_learned():
 
 
 def test_components_begin_with_the_width_that_was_asked_for():
-    run = start_extension("learned_prior_mixture", learned_prior__n_components=2_000, prior__dim=4)
-    means, widths = run.gan.G.components.normalised()
-    assert_allclose(widths.detach(), np.full((2_000, 4), 0.5), rtol=0.05, atol=0)
-    assert_allclose(means.detach().square().mean(0), np.full(4, 0.75), rtol=0.05, atol=0)
+    run = start_extension("learned_prior_mixture", learned_prior__component_std=0.3)
+    _, widths = run.gan.G.components.normalised()
+    assert_allclose(widths.detach(), np.full((3, 5), 0.3), rtol=1e-5)
 
 
 # Resampling by D
