@@ -301,6 +301,8 @@ class SemiSupervisedConfig:
     init_from_data: bool = True
     """Whether units of D begin with mean 0 and variance 1 over training images; otherwise with
     weights of norm 1."""
+    supervised_steps: int = Field(default=3_000, ge=1)
+    """Updates of the net of D's shape that is trained on the labels alone, to compare with."""
     unlabelled_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss of unlabelled images and fakes beside that of the labelled ones."""
     anneal_from: float = Field(default=0.5, ge=0, le=1)
@@ -476,6 +478,9 @@ class LimitsConfig:
     """By how much more of its completions there must at least be of the right class."""
     max_classification_error: float = Field(default=0.025, ge=0, le=1)
     """Largest share of images that it puts into another class than theirs, all pixels visible."""
+    min_few_labels_accuracy: float = Field(default=0.95, ge=0, le=1)
+    """Of a classifier with few labels: least share of the labelled images that it classifies
+    rightly."""
     allow_unavailable: bool = False
     """Whether a check passes whose score could not be taken: of too few samples, say."""
 

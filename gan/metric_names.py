@@ -75,6 +75,14 @@ CLASSIFICATION_ERROR_VALID_SE = "classification_error_valid_se"
 FEW_LABELS_NATS = "few_labels_nats"
 """Cross-entropy of a classifier on the few images by whose labels it was trained, no noise."""
 FEW_LABELS_NATS_SE = "few_labels_nats_se"
+FEW_LABELS_ACCURACY = "few_labels_accuracy"
+"""Share of these images that are classified rightly."""
+CLASSIFICATION_ERROR_TEST = "classification_error_test"
+CLASSIFICATION_ERROR_TEST_SE = "classification_error_test_se"
+SUPERVISED_ERROR_TEST = "supervised_error_test"
+"""Share of test images that a net of the same shape classifies wrongly which was trained on the
+same labels alone."""
+SUPERVISED_ERROR_TEST_SE = "supervised_error_test_se"
 
 NEAREST_ACCURACY_VALID = "nearest_accuracy_valid"
 """Share of validation images whose nearest training image, by the codes of an inference net, is of

@@ -21,6 +21,8 @@ from gan.evaluation.real_images import RealImages
 from gan.evaluation.stacked_mnist import digits_of_stacks
 from gan.evaluation.suite import Evaluation
 from gan.metric_names import (
+    FEW_LABELS_ACCURACY,
+    FEW_LABELS_NATS,
     FRECHET_DISTANCE_TEST,
     FRECHET_DISTANCE_VALID,
     PARZEN_LL_TEST,
@@ -140,11 +142,15 @@ def real_images(
     )
 
 
+OF_NO_SPLIT = (FEW_LABELS_NATS, FEW_LABELS_ACCURACY)
+"""Scores of the labelled training images, whatever split the others are of."""
+
+
 def by_metric_name(evaluation: Evaluation, split: Split) -> dict[str, float]:
     """Every score and standard error by the name of its metric: `precision_valid`."""
     metrics: dict[str, float] = {}
     for name, score in evaluation.scores.items():
-        metric = f"{name}_{split}"
+        metric = name if name in OF_NO_SPLIT else f"{name}_{split}"
         metrics[metric] = score.value
         if score.standard_error is not None:
             metrics[f"{metric}_se"] = score.standard_error

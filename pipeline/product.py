@@ -157,6 +157,14 @@ class Served:
     count: Callable[[Mapping[str, Any]], int]
 
 
+CHOSEN = (
+    "It was chosen among trials by a score on validation images (`valid`), which is therefore too "
+    "good;\nimages of the test split (`test`) took no part in any choice. No standard error knows "
+    "of other\ntraining seeds"
+)
+"""Of a model that validation images choose; the template ends the sentence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """What the model card says of one task; Markdown.
@@ -171,6 +179,7 @@ class Card:
         onnx: lines that run `session`, NumPy and `n` at hand.
         use: of what use it is.
         limits: a sentence each.
+        chosen: by what it was chosen, and what no standard error knows.
     """
 
     heading: str
@@ -182,6 +191,7 @@ class Card:
     onnx: str
     use: str
     limits: tuple[str, ...]
+    chosen: str = CHOSEN
 
 
 @dataclass(frozen=True, kw_only=True)

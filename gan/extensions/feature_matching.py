@@ -18,9 +18,10 @@ images are used, none of the validation's.
 """
 
 import copy
+import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -49,6 +50,8 @@ INIT_IMAGES = 500
 """Training images by which D's scales and biases are initialised."""
 BIAS_FLOOR = 1e-3
 """Distance from 0 and 1 that pixels of G begin with at least."""
+SUPERVISED_RATE = 0.003
+"""Step size of Adam where D learns from labels alone."""
 WARM_UP_STEPS = 3
 """Steps before a step is captured, in which libraries allocate what they need."""
 
@@ -456,6 +459,36 @@ class FeatureMatching:
             descent.rate_factor = factor
             if descent.rate_on_device is not None:
                 descent.rate_on_device.fill_(descent.learning_rate)
+
+
+def supervised_config(config: RunConfig) -> RunConfig:
+    """The run that trains D on the labels alone, whatever the others are trained by."""
+    cfg = settings(config)
+    train = dataclasses.replace(
+        config.train,
+        n_steps=cfg.supervised_steps,
+        optimizer="adam",
+        learning_rate=SUPERVISED_RATE,
+        d_learning_rate=None,
+        decay_per_step=1.0,
+        min_learning_rate=0.0,
+        # The step size falls to 0, so that the last weights need no average.
+        average_decay=0.0,
+    )
+    return dataclasses.replace(config, train=train)
+
+
+def train_supervised(config: RunConfig, few: FewLabels) -> Callable[[Tensor], Tensor]:
+    """D trained on the labelled images alone, on the CPU.
+
+    Returns:
+        uint8 [n, n_pixels] -> logits [n, K].
+    """
+    own = supervised_config(config)
+    run = FeatureMatching(own, [few], seeds=[config.seed], device="cpu", is_supervised=True)
+    while run.step < own.train.n_steps:
+        run.advance()
+    return lambda pixels: classify(run.D, pixels)[0]
 
 
 def settings(config: RunConfig) -> SemiSupervisedConfig:

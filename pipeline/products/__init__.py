@@ -6,6 +6,7 @@ from pipeline.product import Product
 from pipeline.products.conditional import CONDITIONAL
 from pipeline.products.generator import GENERATOR
 from pipeline.products.learned_prior import LEARNED_PRIOR
+from pipeline.products.semi_supervised import SEMI_SUPERVISED
 from pipeline.products.shared_conditional import SHARED_CONDITIONAL
 
 PRODUCTS: dict[TaskName, Product] = {
@@ -13,6 +14,7 @@ PRODUCTS: dict[TaskName, Product] = {
     "conditional": CONDITIONAL,
     "learned_prior": LEARNED_PRIOR,
     "shared_conditional": SHARED_CONDITIONAL,
+    "semi_supervised": SEMI_SUPERVISED,
 }
 """By `RunConfig.task`."""
 

@@ -15,7 +15,7 @@ def small(monkeypatch):
     adam = {"train.optimizer": "adam", "train.adam_epsilon": 1e-4, "train.average_decay": 0.5}
     settings = SETTINGS | {"semi_supervised": section} | adam
     monkeypatch.setattr(bench, "SETTINGS", settings)
-    monkeypatch.setattr(bench, "CANDIDATES", [{}, bench.NORM_1])
+    monkeypatch.setattr(bench, "CANDIDATES", [{}, {"semi_supervised.init_from_data": False}])
     monkeypatch.setattr(bench, "CHOICE_LANES", [(6, 1_000), (6, 1_001)])
     monkeypatch.setattr(bench, "CHECK_STEPS", 6)
     monkeypatch.setattr(bench, "TIMED_STEPS", 2)

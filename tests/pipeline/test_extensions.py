@@ -29,7 +29,19 @@ from tests.pipeline.tiny_run import (
     write_settings,
 )
 
-SECTIONS = {"conditional": {"conditional": {}}, "learned_prior": {"learned_prior": {}}}
+SECTIONS = {
+    "conditional": {"conditional": {}},
+    "learned_prior": {"learned_prior": {}},
+    "semi_supervised": {
+        "semi_supervised": {
+            "n_labels": 20,
+            "hidden": [16, 16],
+            "generator_hidden": [16],
+            "init_from_data": False,
+            "supervised_steps": 100,
+        }
+    },
+}
 """Extension -> what makes a run train it."""
 
 ALL = pytest.mark.parametrize("task", SECTIONS)
@@ -115,7 +127,9 @@ def test_run_of_an_extension_is_in_mlflow_with_its_checkpoints_and_evaluation(wh
     run = client.get_run(manifest.lineage.run_id)
     assert run.info.status == "FINISHED"
     assert client.get_experiment(run.info.experiment_id).name == f"tiny-{task}"
-    assert {"frechet_distance_test", "images_seen"} <= run.data.metrics.keys()
+    told = whole.told[task]["scores"].keys()
+    assert told
+    assert {*told, "images_seen"} <= run.data.metrics.keys()
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"checkpoints", "evaluation", "images"} <= files
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from gan.tasks import TASKS
+
 LENIENT = {
     "max_frechet_ratio": 1e9,
     "min_precision": 0.0,
@@ -104,7 +106,9 @@ def write_extension(folder: Path, name: str, section: dict[str, object]) -> None
         | {"score_every": 300, "extractor_steps": N_EXTRACTOR_STEPS},
     }
     base = SETTINGS["base"] | changes | section
-    settings = SETTINGS | {"name": name, "base": base, "sweep": {"n_trials": 1}}
+    (objective, *_) = next(TASKS[key].objectives for key in section if key in TASKS)
+    sweep = {"n_trials": 1, "objective": objective}
+    settings = SETTINGS | {"name": name, "base": base, "sweep": sweep}
     settings["promote"] = SETTINGS["promote"] | {"model": name}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
 
