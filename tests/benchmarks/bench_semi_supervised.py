@@ -216,6 +216,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="try settings on other seeds for so long, and train with those of the fewest "
         "validation errors",
     )
+    parser.add_argument(
+        "--chosen-from", type=Path, help="train with the settings that this output has as chosen"
+    )
     parser.add_argument("--set", nargs="*", default=[], help="train.learning_rate=0.002 and so on")
     parser.add_argument(
         "--output", type=Path, help="JSON file of all results, rewritten as it goes"
@@ -248,6 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.choose_seconds:
         chosen, tried = choose(cfg, images, valid, seconds=args.choose_seconds, device=args.device)
         results.note(chosen=chosen, tried=tried)
+        cfg = with_overrides(cfg, chosen)
+    if args.chosen_from:
+        chosen = json.loads(args.chosen_from.read_text())["chosen"]
+        results.note(chosen=chosen)
         cfg = with_overrides(cfg, chosen)
 
     def make(cfg: RunConfig = cfg, *, supervised: bool = False) -> FeatureMatching:

@@ -65,6 +65,14 @@ def test_settings_are_tried_on_other_seeds_by_validation_errors_alone(tmp_path, 
     assert not {seed for _, seed in facts["lanes"]} & {seed for _, seed in bench.CHOICE_LANES}
 
 
+def test_settings_that_were_chosen_before_are_taken_again(tmp_path):
+    before = tmp_path / "before.json"
+    before.write_text(json.dumps({"chosen": {"train.learning_rate": 0.25}}))
+    facts = run(tmp_path, "--chosen-from", str(before), "--without-test")
+    assert facts["chosen"] == {"train.learning_rate": 0.25}
+    assert facts["config"]["train"]["learning_rate"] == 0.25
+
+
 def test_a_change_of_settings_reaches_the_runs(tmp_path):
     facts = run(tmp_path, "--set", "semi_supervised.noise_input=0.1", "train.learning_rate=0.5")
     assert facts["config"]["semi_supervised"]["noise_input"] == 0.1
