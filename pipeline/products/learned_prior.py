@@ -93,7 +93,7 @@ def _card(saved: SavedLearnedPrior) -> Card:
     return Card(
         heading="Generator with a learned prior",
         what=f"A generator G of generative adversarial nets {PAPER.removesuffix(')')}, section "
-        f"7) with a distribution of z of its own, by the method `{method}`: a multilayer "
+        f"7) with a distribution of z of its own (`learned_prior.method={method}`): a multilayer "
         f"perceptron of {n_parameters(saved)} parameters in all. It takes noise of {dim} "
         f"coordinates; {LEARNED[method]}. It turns this into images",
         caption="These are the first {n_samples} samples of seed {seed}; none was picked.",

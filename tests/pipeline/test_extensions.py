@@ -95,6 +95,10 @@ def artifact_of(whole, task):
     return whole.folder / "runs" / f"tiny-{task}" / "promote" / "generator"
 
 
+def model_of(task):
+    return f"tiny-{task.replace('_', '-')}"
+
+
 def test_every_extension_of_the_package_is_in_this_suite():
     assert {resolve(name).base.task for name in extensions()} == set(SECTIONS)
 
@@ -102,7 +106,7 @@ def test_every_extension_of_the_package_is_in_this_suite():
 @ALL
 def test_extension_is_promoted_as_a_model_of_its_own(whole, task):
     told = whole.told[task]
-    assert (told["outcome"], told["model"], told["version"]) == ("promoted", f"tiny-{task}", "1")
+    assert (told["outcome"], told["model"], told["version"]) == ("promoted", model_of(task), "1")
     assert whole.result["extensions"][task] == "promoted"
     assert whole.result["model"] == "tiny-generator"
     manifest = verify(artifact_of(whole, task))
@@ -138,7 +142,7 @@ def test_run_of_an_extension_is_in_mlflow_with_its_checkpoints_and_evaluation(wh
 def test_report_shows_each_extension_with_its_picture(whole, task):
     page = (whole.folder / whole.result["report"]).read_text()
     assert 'id="extensions-title"' in page
-    assert f"<code>tiny-{task}</code> version 1" in page
+    assert f"<code>{model_of(task)}</code> version 1" in page
     assert (whole.folder / "runs/tiny/extend" / f"{task}.png").is_file()
 
 
@@ -164,14 +168,14 @@ def test_another_extension_leaves_the_generator_as_it_is(inside, gan, task):
 @ALL
 def test_extension_is_fetched_sampled_and_evaluated_by_its_name(inside, gan, task, tmp_path):
     fetched = tmp_path / "fetched"
-    assert gan("fetch", f"tiny-{task}", str(fetched)).status == 0
+    assert gan("fetch", model_of(task), str(fetched)).status == 0
     assert sha256(fetched / MANIFEST) == sha256(artifact_of(inside, task) / MANIFEST)
-    for source in (str(fetched), f"tiny-{task}@champion"):
+    for source in (str(fetched), f"{model_of(task)}@champion"):
         answer = gan("sample", source, "-n", "5", "--seed", "3", "-o", str(tmp_path / "x.npy"))
         assert answer.status == 0, answer.err
         expected = load_artifact(fetched).sampler().sample(5, 3).numpy()
         assert_allclose(np.load(tmp_path / "x.npy"), expected, rtol=0, atol=0)
-    answer = gan("evaluate", f"tiny-{task}", "--no-log", "--json")
+    answer = gan("evaluate", model_of(task), "--no-log", "--json")
     assert answer.status == 0, answer.err
     assert json.loads(answer.out)["n_samples"] == 200
 
