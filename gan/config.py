@@ -227,8 +227,10 @@ class InferenceConfig:
 class SharedConditionalConfig:
     """The shared model of all conditionals, of section 7; `generator` is the part behind h."""
 
-    encoder_hidden: tuple[Units, ...] = Field(default=(512, 512), min_length=1)
-    """Units of each layer from the visible pixels to h, on which label and pixels depend."""
+    encoder_channels: tuple[Units, ...] = (16, 32)
+    """Feature maps of each convolution, of stride 2, that the visible pixels pass first."""
+    encoder_hidden: tuple[Units, ...] = Field(default=(512,), min_length=1)
+    """Units of each layer from there to h, on which label and pixels depend."""
     encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of these units that is dropped."""
     scale: float = Field(default=4.0, gt=0)

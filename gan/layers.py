@@ -148,15 +148,17 @@ class _PieceMaximum(torch.autograd.Function):
 
 
 def init_uniform(module: nn.Module, *, init_range: float | None, rng: torch.Generator) -> None:
-    """Draw every weight of the linear layers uniform on +-init_range; biases start at 0.
+    """Draw every weight of linear layers and convolutions uniform; biases start at 0.
 
     Args:
-        module: net whose linear layers are drawn in order.
-        init_range: None for +-1/sqrt(inputs of the layer).
+        module: net whose layers are drawn in order.
+        init_range: half the width of the interval; None for 1/sqrt(inputs of the layer's unit).
         rng: a generator of random numbers on the CPU.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            bound = 1 / math.sqrt(layer.in_features) if init_range is None else init_range
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            n_inputs = layer.weight[0].numel()
+            bound = 1 / math.sqrt(n_inputs) if init_range is None else init_range
             nn.init.uniform_(layer.weight, -bound, bound, generator=rng)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

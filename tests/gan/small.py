@@ -73,7 +73,12 @@ EXTENSIONS = {
             "reconstruction": 0.5,
         }
     },
-    "shared_conditional": {"shared_conditional": {"encoder_hidden": [6, 5]}},
+    "shared_conditional": {
+        "shared_conditional": {"encoder_channels": [2, 3], "encoder_hidden": [6, 5]}
+    },
+    "shared_conditional_dense": {
+        "shared_conditional": {"encoder_channels": [], "encoder_hidden": [6, 5]}
+    },
     **{
         f"learned_prior_{method}": {"learned_prior": {"method": method, "n_components": 3}}
         for method in ("stacked", "mixture", "importance", "top_k", "fixed")

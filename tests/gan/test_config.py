@@ -352,6 +352,7 @@ def another(kind, name, value):
         "space": {"prior.dim": {"choice": [3]}},
         "hidden": [30, 20],
         "extractor": "package.module:function",
+        "encoder_channels": [7, 6],
         "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
         "start": "mnist-generator@champion",

@@ -1,12 +1,12 @@
 """G and D of the shared model.
 
-    h_1, ..., h = encoder(x m, m)         what is visible of the image, and where
+    f, h = encoder(x m, m)                what is visible of the image, and where
     p(y | visible) = softmax(head(h))     the label is one more variable:
     y' = y if it is visible, else a draw from p(y | visible)
-    x' = x m + sigmoid(decoder(h, y', z) + V h_1) (1 - m)    visible pixels are copied through
+    x' = x m + sigmoid(decoder(h, y', z) + V f) (1 - m)    visible pixels are copied through
 
-V h_1, from the first layer of the encoder straight to the pixels, takes from the deeper layers
-what a pixel owes to its neighbours.
+f is what the encoder's convolutions make of the visible pixels, h what the layers behind make of
+that; V f takes from the deeper layers what a pixel owes to its neighbours.
 
 Label first, then pixels given the label: by the chain rule a hidden label and the hidden pixels
 are drawn together, from p(y | visible) p(x | visible, y).
@@ -75,30 +75,53 @@ class Completions:
 
 
 class Encoder(nn.Module):
-    """ReLU layers from the visible pixels and their mask to h.
+    """Convolutions and ReLU layers from the visible pixels and their mask to h.
 
     Args:
-        n_in: inputs.
-        hidden: units of each layer; the last is h.
+        image_shape: (channels, height, width).
+        channels: feature maps of each convolution, 5 x 5 with stride 2; none: pixels as they are.
+        hidden: units of each layer behind them; the last is h.
         batch_norm: normalise each layer over the minibatch before its ReLU.
     """
 
-    def __init__(self, n_in: int, *, hidden: Sequence[int], batch_norm: bool) -> None:
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        *,
+        channels: Sequence[int],
+        hidden: Sequence[int],
+        batch_norm: bool,
+    ) -> None:
         super().__init__()
-        self.widths = tuple(hidden)
-        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise([n_in, *hidden]))
+        depth, height, width = image_shape
+        self.input_shape = (2 * depth, height, width)
+        self.convolutions = nn.Sequential()
+        for before, after in itertools.pairwise([2 * depth, *channels]):
+            self.convolutions.append(nn.Conv2d(before, after, 5, stride=2, padding=2))
+            self.convolutions.append(nn.BatchNorm2d(after) if batch_norm else nn.Identity())
+            self.convolutions.append(nn.ReLU())
+            height, width = -(-height // 2), -(-width // 2)
+        maps = channels[-1] if channels else 2 * depth
+        self.n_features, self.widths = maps * height * width, tuple(hidden)
+        widths = [self.n_features, *hidden]
+        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(units) if batch_norm else nn.Identity() for units in hidden
         )
 
     def forward(self, seen: Tensor, masks: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
-        """[n, n_in] -> first and last layer, [n, units] each; `masks`: of dropout, one a layer."""
-        h, layers = seen, []
+        """What the convolutions make of the visible, [n, n_features], and h, [n, width].
+
+        Args:
+            seen: visible pixels, then their mask, [n, 2 n_pixels].
+            masks: of dropout, one a layer behind the convolutions.
+        """
+        features = self.convolutions(seen.view(-1, *self.input_shape)).flatten(1)
+        h = features
         for linear, norm, mask in zip(self.linears, self.norms, masks, strict=True):
             h = norm(linear(h)).relu()
             h = h if mask is None else h * mask
-            layers.append(h)
-        return layers[0], layers[-1]
+        return features, h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +130,7 @@ class Encoded:
 
     Attributes:
         h: last layer of the encoder, [n, width].
-        pixels: what its first layer adds to the logits of the pixels, V h_1, [n, n_pixels].
+        pixels: what its convolutions add to the logits of the pixels, V f, [n, n_pixels].
         label: logits of p(y | visible pixels), [n, K].
     """
 
@@ -141,7 +164,7 @@ class SharedGenerator(Player):
         self.encoder, self.decoder = encoder, decoder
         self.widths = encoder.widths
         self.head = Linear(self.widths[-1], n_classes)
-        self.skip = Linear(self.widths[0], len(decoder.output_bias))
+        self.skip = Linear(encoder.n_features, len(decoder.output_bias))
         self.scale, self.dropout = scale, dropout
         self.register_buffer("classes", torch.arange(n_classes), persistent=False)
 
@@ -168,8 +191,10 @@ class SharedGenerator(Player):
             mask: of the pixels, [n, n_pixels].
             masks: of dropout; None drops nothing.
         """
-        first, h = self.encoder(torch.cat([x * mask, mask], 1), masks or [None] * len(self.widths))
-        return Encoded(h=h, pixels=self.skip(first), label=self.head(h))
+        features, h = self.encoder(
+            torch.cat([x * mask, mask], 1), masks or [None] * len(self.widths)
+        )
+        return Encoded(h=h, pixels=self.skip(features), label=self.head(h))
 
     def decode(
         self,
@@ -236,13 +261,19 @@ class Gumbel:
 
 
 def build_shared_generator(
-    config: RunConfig, pixel_mean: Tensor, *, n_classes: int, rng: torch.Generator
+    config: RunConfig,
+    pixel_mean: Tensor,
+    *,
+    image_shape: ImageShape,
+    n_classes: int,
+    rng: torch.Generator,
 ) -> SharedGenerator:
     """G as a configuration asks for it, with initial weights.
 
     Args:
         config: the run.
         pixel_mean: mean of each pixel over the training images, [n_pixels] in [0, 1].
+        image_shape: (channels, height, width).
         n_classes: values of the label, K.
         rng: stream of the initial weights, on the CPU.
     """
@@ -254,7 +285,10 @@ def build_shared_generator(
         rng=rng,
     )
     encoder = Encoder(
-        2 * len(pixel_mean), hidden=own.encoder_hidden, batch_norm=config.generator.batch_norm
+        image_shape,
+        channels=own.encoder_channels,
+        hidden=own.encoder_hidden,
+        batch_norm=config.generator.batch_norm,
     )
     G = SharedGenerator(
         encoder, decoder, n_classes=n_classes, scale=own.scale, dropout=own.encoder_dropout
@@ -270,7 +304,9 @@ def empty_generator(
     """A generator of the shape that `config` asks for, whose weights are yet to be loaded."""
     mean = torch.full((math.prod(image_shape),), 0.5)
     rng = stream(config.seed, "init")
-    return build_shared_generator(config, mean, n_classes=n_classes, rng=rng)
+    return build_shared_generator(
+        config, mean, image_shape=image_shape, n_classes=n_classes, rng=rng
+    )
 
 
 def settings(config: RunConfig) -> SharedConditionalConfig:

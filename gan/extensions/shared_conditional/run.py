@@ -36,7 +36,11 @@ def players(config: RunConfig, images: ImageSet, device: torch.device | str) -> 
     n_classes, n_pixels = labels.shape[1], math.prod(images.image_shape)
     rng = stream(config.seed, "init")
     G = build_shared_generator(
-        config, torch.from_numpy(pixel_mean(images.images)), n_classes=n_classes, rng=rng
+        config,
+        torch.from_numpy(pixel_mean(images.images)),
+        image_shape=images.image_shape,
+        n_classes=n_classes,
+        rng=rng,
     )
     # D's rows are [x, mask, y], so of the conditional GAN's D image and mask are the pixels.
     net = build_discriminator(config.discriminator, n_pixels=2 * n_pixels + 1 + n_classes, rng=rng)
