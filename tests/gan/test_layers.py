@@ -221,6 +221,14 @@ def test_weights_start_uniform_within_their_range_and_biases_at_0(init_range, bo
         assert_array_equal(layer.bias.detach(), 0)
 
 
+def test_weights_of_a_convolution_start_by_the_inputs_of_a_unit():
+    layer = nn.Conv2d(4, 50, 5)
+    init_uniform(layer, init_range=None, rng=stream(0, "init"))
+    weights = layer.weight.detach().numpy().ravel()
+    assert stats.kstest(weights, stats.uniform(-0.1, 0.2).cdf).pvalue > 1e-3
+    assert_array_equal(layer.bias.detach(), 0)
+
+
 def test_initial_weights_depend_on_the_stream_alone():
     nets = [Maxout(6, 4, pieces=2) for _ in range(3)]
     for net, seed in zip(nets, (0, 0, 1), strict=True):

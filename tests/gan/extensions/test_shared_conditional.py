@@ -30,7 +30,7 @@ from gan.tasks import start_run
 from tests.gan.small import labelled_images, small_config, start_extension
 
 SHAPE = (1, 4, 4)
-SECTION = {"encoder_hidden": [6, 5]}
+SECTION = {"encoder_channels": [2, 3], "encoder_hidden": [6, 5]}
 
 
 def trained(**settings):
@@ -61,9 +61,11 @@ def evidence(n=8, *, label=0.0):
 # The nets
 
 
-def test_completions_are_those_of_the_formula():
+@pytest.mark.parametrize("channels", [[2, 3], []])
+def test_completions_are_those_of_the_formula(channels):
     """The whole forward pass in NumPy, without batch normalisation."""
-    G = trained(generator__batch_norm=False).G
+    section = SECTION | {"encoder_channels": channels}
+    G = trained(generator__batch_norm=False, shared_conditional=section).G
     seen, z = evidence(), torch.randn(8, 2, 5, generator=stream(0, "z"))
     noise = Gumbel(3).sample(16, stream(0, "gumbel")).view(8, 2, 3)
     found = G(seen, z, noise)
@@ -72,10 +74,25 @@ def test_completions_are_those_of_the_formula():
     def layer(name, rows):
         return rows @ p[f"{name}.weight"].T + p[f"{name}.bias"]
 
+    def convolution(name, maps):
+        """5 x 5 with stride 2, by loops."""
+        weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+        side = -(-maps.shape[2] // 2)
+        padded = np.pad(maps, ((0, 0), (0, 0), (2, 2), (2, 2)))
+        out = np.empty((len(maps), len(weight), side, side))
+        for i, j in np.ndindex(side, side):
+            window = padded[:, :, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5]
+            out[:, :, i, j] = np.einsum("ncij,kcij->nk", window, weight) + bias
+        return np.maximum(out, 0)
+
     x, m = seen.x.numpy(), seen.mask[:, :-1].numpy()
-    first = np.maximum(layer("encoder.linears.0", np.concatenate([x * m, m], 1)), 0)
-    h = np.maximum(layer("encoder.linears.1", first), 0)
-    logits, local = layer("head", h), layer("skip", first)
+    maps = np.stack([x * m, m], 1).reshape(8, 2, 4, 4)
+    for i in range(len(channels)):
+        maps = convolution(f"encoder.convolutions.{3 * i}", maps)
+    features = h = maps.reshape(8, -1)
+    for i in range(2):
+        h = np.maximum(layer(f"encoder.linears.{i}", h), 0)
+    logits, local = layer("head", h), layer("skip", features)
     assert_allclose(found.logits.numpy(), logits, rtol=1e-4, atol=1e-5)
     for draw in range(2):
         classes = (logits + noise[:, draw].numpy()).argmax(1)
@@ -154,7 +171,7 @@ def test_d_sees_images_masks_and_labels():
 
 
 def test_dropout_of_the_encoder_is_drawn_once_for_all_draws_of_an_image():
-    settings = {"encoder_hidden": [6, 5], "encoder_dropout": 0.5}
+    settings = SECTION | {"encoder_dropout": 0.5}
     run = start_extension("shared_conditional", shared_conditional=settings)
     own = run.gan.G.draw_masks(8, stream(0, "masks"), draws=3)
     assert [m.shape for m in own[:2]] == [(8, 6), (8, 5)]
@@ -237,7 +254,7 @@ def bars(n=400):
 
 def test_it_completes_classifies_and_draws_by_class():
     config = small_config(
-        shared_conditional={"encoder_hidden": [16, 16]},
+        shared_conditional={"encoder_channels": [4, 8], "encoder_hidden": [16]},
         generator__hidden=[16, 16],
         train__n_steps=600,
         train__report_every=600,
@@ -399,7 +416,11 @@ def test_initial_weights_are_those_of_the_seed():
     mean = torch.full((16,), 0.5)
     ours, theirs = (
         build_shared_generator(
-            small_config(shared_conditional=SECTION), mean, n_classes=3, rng=stream(0, "init")
+            small_config(shared_conditional=SECTION),
+            mean,
+            image_shape=SHAPE,
+            n_classes=3,
+            rng=stream(0, "init"),
         ).state_dict()
         for _ in range(2)
     )
