@@ -287,9 +287,14 @@ class LearnedPriorConfig:
 class SemiSupervisedConfig:
     """Classification with few labels, section 7; defaults: Salimans et al. (2016) on MNIST."""
 
-    method: Literal["feature_matching", "discriminator_features"] = "feature_matching"
+    method: Literal["feature_matching", "discriminator_features", "inference_features"] = (
+        "feature_matching"
+    )
     """`feature_matching`: D tells K classes and fakes apart, G matches the means of D's features.
-    `discriminator_features`: the paper's GAN, then a classifier on D's hidden layers."""
+    `discriminator_features`: the paper's GAN, then a classifier on D's hidden layers.
+    `inference_features`: a classifier on the features of a promoted inference net."""
+    inference: InferenceConfig | None = None
+    """Settings of that inference net; a run takes them over from what it starts from."""
     n_labels: int = Field(default=100, ge=1)
     """Labels, as many of each class, drawn once by `seed`."""
     hidden: tuple[Units, ...] = Field(default=(1000, 500, 250, 250, 250), min_length=1)

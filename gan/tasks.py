@@ -146,6 +146,8 @@ TASKS: dict[TaskName, Task] = {
         score=semi_supervised.score,
         objectives=(FEW_LABELS_NATS,),
         require=semi_supervised.require_few_labels,
+        origin=semi_supervised.origin_of,
+        adopt=semi_supervised.adopt,
     ),
 }
 """By `RunConfig.task`."""

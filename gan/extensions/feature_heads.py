@@ -64,24 +64,43 @@ def fit_head(labelled: Tensor, labels: Tensor, unlabelled: Tensor) -> Head:
         labels: their classes, [l] int64, as many of each of K.
         unlabelled: features by whose mean and spread all are standardised, [m, d].
     """
-    spread, mean = torch.std_mean(unlabelled.double(), 0, correction=0)
-    # A feature that never varies says nothing, whatever its size.
-    spread = torch.where(spread > 0, spread, 1.0)
-    # Divided by sqrt d, so that one strength means the same for any number of features.
-    spread = spread * len(spread) ** 0.5
-    x = ((labelled.double() - mean) / spread).cpu().numpy()
-    y = labels.cpu().numpy()
+    head = untrained_head(labels, unlabelled)
+    x, y = _as_arrays(head, labelled, labels)
     fitted = _fit(x, y, _choose_strength(x, y))
-    head = Head(x.shape[1], int(y.max()) + 1)
     weight, bias = fitted.coef_, fitted.intercept_
     if len(weight) == 1:  # of two classes scikit-learn has the logit of the second alone
         weight, bias = (np.concatenate([0 * part, part]) for part in (weight, bias))
     with torch.no_grad():
-        head.mean.copy_(mean)
-        head.spread.copy_(spread)
         head.linear.weight.copy_(torch.from_numpy(weight))
         head.linear.bias.copy_(torch.from_numpy(bias))
     return head
+
+
+def untrained_head(labels: Tensor, unlabelled: Tensor) -> Head:
+    """A head that gives all classes one probability; arguments as of `fit_head`."""
+    head = Head(unlabelled.shape[1], int(labels.max()) + 1)
+    spread, mean = torch.std_mean(unlabelled.double(), 0, correction=0)
+    # A feature that never varies says nothing, whatever its size.
+    spread = torch.where(spread > 0, spread, 1.0)
+    with torch.no_grad():
+        head.mean.copy_(mean)
+        # Times sqrt d, so that one strength means the same for any number of features.
+        head.spread.copy_(spread * len(spread) ** 0.5)
+        nn.init.zeros_(head.linear.weight)
+        nn.init.zeros_(head.linear.bias)
+    return head
+
+
+def choose_strength(head: Head, labelled: Tensor, labels: Tensor) -> float:
+    """The strength C of least cross-entropy on labels left out, by the head's standardisation."""
+    return _choose_strength(*_as_arrays(head, labelled, labels))
+
+
+def _as_arrays(
+    head: Head, labelled: Tensor, labels: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    x = ((labelled.double() - head.mean.double()) / head.spread.double()).cpu().numpy()
+    return x, labels.cpu().numpy()
 
 
 def _choose_strength(x: NDArray[np.float64], y: NDArray[np.int64]) -> float:

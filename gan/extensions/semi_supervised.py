@@ -8,8 +8,9 @@ which a sweep compares is taken on the labelled images.
 Source: section 7, fourth extension, of Goodfellow et al. (2014).
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gan.config import RunConfig
+from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import DatasetError, DivergedError
 from gan.extensions.discriminator_features import FeatureClassifier, FeaturesRun
@@ -35,6 +37,9 @@ from gan.extensions.few_labels import (
     require_classes,
     require_n_labels,
 )
+from gan.extensions.inference.nets import build_inference_net
+from gan.extensions.inference.saved import SavedInference
+from gan.extensions.inference_features import CodeClassifier, InferenceFeaturesRun
 from gan.metric_names import (
     FEATURE_LOSS,
     FEW_LABELS_NATS,
@@ -188,20 +193,37 @@ class SemiSupervisedRun:
     """A run of either method.
 
     Args:
-        config: the run.
+        config: the run; of its origin, if it has one, it takes over what `adopt` says.
         images: training images with labels, of which the few are kept.
         device: where to train.
+        origin: the inference net that `inference_features` starts from.
 
     Raises:
         ConfigError: so many labels cannot be drawn in equal parts.
         DatasetError: the images have no labels, or not classes numbered from 0.
     """
 
-    def __init__(self, config: RunConfig, images: ImageSet, *, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        images: ImageSet,
+        *,
+        device: torch.device | str,
+        origin: SavedInference | None = None,
+    ) -> None:
         few = few_of(images, config)
-        self.config, self.image_shape = config, images.image_shape
         self._few = {"few/pixels": few.pixels[few.labelled], "few/labels": few.labels}
-        self.method = METHODS[settings(config).method](config, few, device=device)
+        self.method: FeatureMatchingRun | FeaturesRun | InferenceFeaturesRun
+        method = settings(config).method
+        if method == "inference_features":
+            assert origin is not None  # noqa: S101 (`gan.tasks.require_origin`)
+            config = adopt(config, origin.config)
+            self.method = InferenceFeaturesRun(config, few, origin=origin, device=device)
+        elif method == "discriminator_features":
+            self.method = FeaturesRun(config, few, device=device)
+        else:
+            self.method = FeatureMatchingRun(config, few, device=device)
+        self.config, self.image_shape = config, images.image_shape
 
     @property
     def step(self) -> int:
@@ -226,11 +248,17 @@ class SemiSupervisedRun:
         self.method.set_state({k: t for k, t in state.items() if k not in self._few})
 
 
-METHODS: dict[str, Callable[..., FeatureMatchingRun | FeaturesRun]] = {
-    "feature_matching": FeatureMatchingRun,
-    "discriminator_features": FeaturesRun,
-}
-"""By `semi_supervised.method`."""
+def origin_of(config: RunConfig) -> TaskName | None:
+    """The task whose promoted model a run starts from, if any."""
+    return "inference" if settings(config).method == "inference_features" else None
+
+
+def adopt(config: RunConfig, origin: RunConfig) -> RunConfig:
+    """The run with the settings of both nets that it starts from."""
+    section = dataclasses.replace(settings(config), inference=origin.inference)
+    return dataclasses.replace(
+        config, prior=origin.prior, generator=origin.generator, semi_supervised=section
+    )
 
 
 def few_of(images: ImageSet, config: RunConfig) -> FewLabels:
@@ -255,8 +283,13 @@ def require_few_labels(images: ImageSet, config: RunConfig) -> None:
 
 def weights_of(state: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tensor]:
     """What is kept of a training state: see `SavedSemiSupervised.tensors`."""
-    if settings(config).method == "feature_matching":
+    method = settings(config).method
+    if method == "feature_matching":
         nets = _feature_matching_weights(state, config)
+    elif method == "inference_features":
+        nets = {f"G/{k}": t for k, t in _part(state, "G/").items()}
+        nets |= {f"classifier/E.{k}": t for k, t in _part(state, "E/").items()}
+        nets |= {f"classifier/head.{k}": t for k, t in _part(state, "head/").items()}
     else:
         nets = {f"G/{k}": t for k, t in generator_weights(state, config).items()}
         nets |= {f"classifier/D.{k}": t for k, t in _part(state, "D/").items()}
@@ -280,6 +313,11 @@ def from_weights(
     if cfg.method == "feature_matching":
         classifier = PlainClassifier([n_pixels, *cfg.hidden, int(few_labels.max()) + 1])
         G = PlainGenerator([config.prior.dim, *cfg.generator_hidden, n_pixels])
+    elif cfg.method == "inference_features":
+        theirs = dataclasses.replace(config, semi_supervised=None, inference=cfg.inference)
+        E = build_inference_net(theirs, n_pixels=n_pixels, rng=stream(config.seed, "init"))
+        classifier = CodeClassifier(E, empty_head(_part(weights, "classifier/head.")))
+        G = empty_generator(config, n_pixels=n_pixels)
     else:
         rng = stream(config.seed, "init")
         D = build_discriminator(config.discriminator, n_pixels=n_pixels, rng=rng)

@@ -48,6 +48,8 @@ METHODS = {
     "generator that matches its mean features (Salimans et al., 2016)",
     "discriminator_features": "a linear layer on the hidden layers of the discriminator of "
     "generative adversarial nets that saw no label",
+    "inference_features": "a linear layer on the last hidden layer and the codes of a net that "
+    "infers z from images, which saw no label",
 }
 """`semi_supervised.method` -> what the classifier is."""
 

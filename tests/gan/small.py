@@ -89,6 +89,9 @@ EXTENSIONS = {
     "semi_supervised_discriminator_features": {
         "semi_supervised": {"method": "discriminator_features", "n_labels": 6}
     },
+    "semi_supervised_inference_features": {
+        "semi_supervised": {"method": "inference_features", "n_labels": 6}
+    },
 }
 """Every extension, and every kind of it, as settings."""
 
@@ -106,10 +109,8 @@ def origin_of(config: RunConfig) -> Saved | None:
     task = task_of(config).origin(config)
     if task is None:
         return None
-    section = {} if task == "generator" else {task: {}}
-    return start_run(
-        with_overrides(RunConfig(), SETTINGS | section), labelled_images(), device="cpu"
-    ).saved()
+    config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS.get(task, {}))
+    return start_run(config, labelled_images(), device="cpu", origin=origin_of(config)).saved()
 
 
 def start_extension(name: str, *, on: str = "cpu", **overrides: object) -> TrainingRun:

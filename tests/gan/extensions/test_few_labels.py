@@ -2,15 +2,17 @@
 
 import dataclasses
 import re
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
+from gan.config import SemiSupervisedConfig
 from gan.errors import ConfigError, DatasetError
 from gan.extensions.few_labels import draw_few, hide
-from gan.extensions.semi_supervised import METHODS, SemiSupervisedRun
-from tests.gan.small import EXTENSIONS, labelled_images, small_config
+from gan.extensions.semi_supervised import SemiSupervisedRun
+from tests.gan.small import EXTENSIONS, labelled_images, origin_of, small_config
 
 LABELS = np.random.default_rng(0).integers(0, 3, 300)
 
@@ -73,7 +75,7 @@ def test_garbage_in_place_of_all_other_labels_changes_nothing(name, monkeypatch)
             "gan.extensions.semi_supervised.few_of",
             lambda images, config, rows=rows: hide(images, rows),
         )
-        run = SemiSupervisedRun(config, given, device="cpu")
+        run = SemiSupervisedRun(config, given, device="cpu", origin=origin_of(config))
         list(run.train())
         tensors.append(run.saved().tensors() | run.state())
     assert not np.array_equal(garbage, images.labels)
@@ -83,7 +85,8 @@ def test_garbage_in_place_of_all_other_labels_changes_nothing(name, monkeypatch)
 
 def test_the_suite_of_garbage_has_every_method():
     tested = {small_config(**EXTENSIONS[name]).semi_supervised for name in EXTENSIONS}
-    assert {cfg.method for cfg in tested if cfg is not None} == set(METHODS)
+    methods = get_args(get_type_hints(SemiSupervisedConfig)["method"])
+    assert {cfg.method for cfg in tested if cfg is not None} == set(methods)
 
 
 # Bad input
