@@ -488,6 +488,8 @@ class LimitsConfig:
     min_few_labels_accuracy: float = Field(default=0.95, ge=0, le=1)
     """Of a classifier with few labels: least share of the labelled images that it classifies
     rightly."""
+    max_unexplained: float = Field(default=1.0, ge=0)
+    """Of an inference net: largest mean of |G(E(x)) - x|^2, as a share of the images' variance."""
     allow_unavailable: bool = False
     """Whether a check passes whose score could not be taken: of too few samples, say."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan.config import DataConfig
 from gan.datasets.images import ImageSet
-from gan.evaluation.nearest_accuracy import nearest_is_right
+from gan.evaluation.nearest_accuracy import nearest_accuracy, nearest_is_right
 from gan.extensions.inference.nets import settings
 from gan.extensions.inference.saved import SavedInference
 from gan.metric_names import (
@@ -41,9 +41,10 @@ def score_inference(saved: SavedInference, validation: Validation) -> Scored:
         RECONSTRUCTION_ERROR_VALID_SE: standard_error(errors),
     }
     if valid.labels is not None and train.labels is not None:
-        right = nearest_right(saved, valid, train, device=validation.device).double()
-        scores[NEAREST_ACCURACY_VALID] = right.mean().item()
-        scores[NEAREST_ACCURACY_VALID_SE] = standard_error(right)
+        right = nearest_right(saved, valid, train, device=validation.device)
+        accuracy = nearest_accuracy(right)
+        scores[NEAREST_ACCURACY_VALID] = accuracy.value
+        scores[NEAREST_ACCURACY_VALID_SE] = accuracy.standard_error or 0.0
     shown = x[: SHOWN_IN_ROW * N_SHOWN_ROWS]
     return Scored(scores=scores, picture=beside_reconstructions(saved, shown))
 
