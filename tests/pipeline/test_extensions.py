@@ -31,6 +31,7 @@ from tests.pipeline.tiny_run import (
 
 SECTIONS = {
     "conditional": {"conditional": {}},
+    "inference": {"inference": {"hidden": [16], "reconstruction": 1.0}},
     "learned_prior": {"learned_prior": {}},
     "semi_supervised": {
         "semi_supervised": {

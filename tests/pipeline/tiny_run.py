@@ -21,6 +21,7 @@ LENIENT = {
     "min_completion_gain": -1e9,
     "min_agreement_gain": -1.0,
     "max_classification_error": 1.0,
+    "max_unexplained": 1e9,
     "allow_unavailable": True,
 }
 """Limits of the gate that any samples pass."""
