@@ -361,6 +361,56 @@ def sample(  # noqa: PLR0917 - Typer turns each into an option
 
 
 @app.command()
+def similar(  # noqa: PLR0917 - Typer turns each into an option
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|train:INDEX|test:INDEX",
+            help="A picture or .npy file of one image, or an image of the data set by its row.",
+        ),
+    ],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="DATASET", help="mnist, or the path of a .parquet or .npz file."
+        ),
+    ] = "mnist",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 10,
+    model: Annotated[
+        str,
+        typer.Option(metavar="DIR|NAME[@ALIAS]", help="The inference net that compares them."),
+    ] = "mnist-inference@champion",
+    test_path: Annotated[
+        str | None, typer.Option(help="The file with the test images, of a data set by path.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A .png: the image, G(E(image)), those found."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the images of a data set that are nearest to one, by the z that is inferred of them.
+
+    Example: gan similar test:7 --to mnist -k 10 -o similar.png
+    """
+    from gan.config import load_config
+    from pipeline.similar import find_similar
+
+    given = {"dataset": dataset, "test_path": test_path, "n_valid": 1}
+    data = load_config({"base": {"data": given}}).base.data
+    found = find_similar(image, data=data, model=model, k=k, output=output)
+    for row in found.rows():
+        label = f"  class {row['class']}" if "class" in row else ""
+        typer.echo(f"train:{row['index']:<8}{label}  distance {row['distance']:.3f}", err=True)
+    result = {"model": model, "image": image, "neighbours": found.rows()}
+    if output is not None:
+        result["picture"] = str(output)
+        typer.echo(f"picture  {output}", err=True)
+    if as_json:
+        typer.echo(json.dumps(result))
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
