@@ -35,6 +35,7 @@ COMMANDS = [
     "run",
     "sample",
     "score",
+    "similar",
     "sweep",
     "train",
     "ui",
