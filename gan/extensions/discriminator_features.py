@@ -67,21 +67,23 @@ class FeaturesRun:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, and the head of D as it is now."""
-        head = {f"head/{name}": t for name, t in self._head().state_dict().items()}
-        return self.core.state() | head
+        D = self.core.gan.D
+        assert isinstance(D, Discriminator)  # noqa: S101 (Run made it)
+        head = discriminator_head(D, self.few).state_dict()
+        return self.core.state() | {f"head/{name}": t for name, t in head.items()}
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was read."""
         self.core.set_state({k: t for k, t in state.items() if not k.startswith("head/")})
 
-    @torch.no_grad()
-    def _head(self) -> Head:
-        D, few = self.core.gan.D, self.few
-        assert isinstance(D, Discriminator)  # noqa: S101 (Run made it)
-        device = self.core.gan.device
 
-        def of(rows: Tensor) -> Tensor:
-            x = few.pixels[rows].to(device, torch.float32).div_(255)
-            return torch.cat([features(D, part) for part in torch.split(x, 1000)])
+@torch.no_grad()
+def discriminator_head(D: Discriminator, few: FewLabels) -> Head:
+    """The head that is trained on the labelled images' features of D."""
+    device = next(D.parameters()).device
 
-        return fit_head(of(few.labelled), few.labels, of(few.unlabelled[:N_UNLABELLED]))
+    def of(rows: Tensor) -> Tensor:
+        x = few.pixels[rows].to(device, torch.float32).div_(255)
+        return torch.cat([features(D, part) for part in torch.split(x, 1000)])
+
+    return fit_head(of(few.labelled), few.labels, of(few.unlabelled[:N_UNLABELLED]))

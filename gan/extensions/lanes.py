@@ -22,13 +22,17 @@ STATISTICS_MOMENTUM = 0.1
 """Share of a minibatch in the running statistics of batch normalisation."""
 
 
-def lane_product(x: Tensor, W: Tensor, *, bfloat16: bool = False) -> Tensor:
+def lane_product(x: Tensor, W: Tensor) -> Tensor:
     """X W of every lane, without gradients: [P, n, k], [P, k, m] -> [P, n, m] float32."""
-    if bfloat16:
-        return torch.bmm(x.bfloat16(), W.bfloat16()).float()
+    if x.dtype != torch.float32:
+        return torch.bmm(x, W).float()
     if len(W) == 1:
         return product(x.squeeze(0), W.squeeze(0)).unsqueeze(0)
     return torch.bmm(x, W)
+
+
+def _rounded(x: Tensor, bfloat16: bool) -> Tensor:
+    return x.bfloat16() if bfloat16 else x
 
 
 class _NormalisedProduct(torch.autograd.Function):
@@ -41,28 +45,29 @@ class _NormalisedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, theta: Tensor, scale: Tensor, bfloat16: bool) -> Tensor:
         """[P, n, n_in], [P, n_in, n_out], [P, 1, n_out] -> [P, n, n_out]."""
-        projections = lane_product(x, theta, bfloat16=bfloat16)
+        # Rounded once for both passes.
+        x, rounded = _rounded(x, bfloat16), _rounded(theta, bfloat16)
+        projections = lane_product(x, rounded)
         inverse_norms = theta.square().sum(1, keepdim=True).rsqrt_()
-        ctx.save_for_backward(x, theta, scale, projections, inverse_norms)
-        ctx.bfloat16 = bfloat16
+        ctx.save_for_backward(x, rounded, theta, scale, projections, inverse_norms)
         return projections * (scale * inverse_norms)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         """[P, n, n_out] -> gradients of x, theta and scale."""
-        x, theta, scale, projections, inverse_norms = ctx.saved_tensors
+        x, rounded, theta, scale, projections, inverse_norms = ctx.saved_tensors
         (grad,) = grad_outputs
         needs_x, needs_theta, needs_scale, _ = ctx.needs_input_grad
         factors = scale * inverse_norms
-        scaled = grad * factors
+        scaled = (grad * factors).to(x.dtype)
         in_x = in_theta = in_scale = None
         if needs_x:
-            in_x = lane_product(scaled, theta.mT, bfloat16=ctx.bfloat16)
+            in_x = lane_product(scaled, rounded.mT)
         if needs_theta or needs_scale:
             in_factors = (grad * projections).sum(1, keepdim=True)
             in_scale = in_factors * inverse_norms
         if needs_theta:
-            in_theta = lane_product(x.mT, scaled, bfloat16=ctx.bfloat16)
+            in_theta = lane_product(x.mT, scaled)
             in_theta.addcmul_(theta, in_factors * factors * inverse_norms.square(), value=-1)
         return in_x, in_theta, in_scale if needs_scale else None, None
 
@@ -73,19 +78,19 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, bfloat16: bool) -> Tensor:
         """[P, n, n_in], [P, n_in, n_out] -> [P, n, n_out]."""
+        x, W = _rounded(x, bfloat16), _rounded(W, bfloat16)
         ctx.save_for_backward(x, W)
-        ctx.bfloat16 = bfloat16
-        return lane_product(x, W, bfloat16=bfloat16)
+        return lane_product(x, W)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         """[P, n, n_out] -> gradients of x and W."""
         x, W = ctx.saved_tensors
-        (grad,) = grad_outputs
+        grad = grad_outputs[0].to(x.dtype)
         needs_x, needs_W, _ = ctx.needs_input_grad
         return (
-            lane_product(grad, W.mT, bfloat16=ctx.bfloat16) if needs_x else None,
-            lane_product(x.mT, grad, bfloat16=ctx.bfloat16) if needs_W else None,
+            lane_product(grad, W.mT) if needs_x else None,
+            lane_product(x.mT, grad) if needs_W else None,
             None,
         )
 
@@ -168,12 +173,15 @@ class BatchNormalisedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[P, n, n_in] -> [P, n, n_out]; running statistics move if gradients are recorded."""
         y: Tensor = _Product.apply(x, self.weight, self.in_bfloat16)
-        var, mean = torch.var_mean(y, 1, correction=0, keepdim=True)
+        # A tenth of the time of `var_mean` over this dimension, on a CPU.
+        mean = y.mean(1, keepdim=True)
+        centred = y - mean
+        var = centred.square().mean(1, keepdim=True)
         if torch.is_grad_enabled():
             n = x.shape[1]
             self.mean.lerp_(mean.detach(), STATISTICS_MOMENTUM)
             self.var.lerp_(var.detach() * (n / (n - 1)), STATISTICS_MOMENTUM)
-        return (y - mean) * torch.rsqrt(var + VARIANCE_FLOOR) + self.bias
+        return centred * torch.rsqrt(var + VARIANCE_FLOOR) + self.bias
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """The layer in evaluation mode as weight [P, n_in, n_out] and bias [P, 1, n_out]."""

@@ -105,7 +105,7 @@ def test_a_folded_layer_normalises_by_the_running_statistics():
 def test_products_in_bfloat16_differ_by_its_rounding_alone():
     x, W = draw(2, 50, 40), draw(2, 40, 30, name="W")
     exact = lane_product(x, W)
-    rounded = lane_product(x, W, bfloat16=True)
+    rounded = lane_product(x.bfloat16(), W.bfloat16())
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.02 * exact.abs().max()
 
