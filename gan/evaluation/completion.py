@@ -38,7 +38,7 @@ from gan.randomness import stream
 
 N_DRAWS = 50
 """Completions of an image."""
-N_SHOWN = 10
+N_SHOWN = 5
 """Completions of an image that are classified, and whose distances are taken."""
 WIDTHS = tuple(math.exp(math.log(0.01) + i * math.log(100) / 120) for i in range(121))
 """Widths to choose from: 0.01 to 1, each 4 % above the last."""

@@ -62,7 +62,7 @@ from pipeline.products.generator import PAPER, REFERENCE, n_parameters, z_lines
 from pipeline.score_groups import LESS, MORE, NONE, Group
 
 PART = "completion"
-N_CHOOSING, N_SCORED = 500, 1_000
+N_CHOOSING, N_SCORED = 250, 1_000
 """Images that choose sigma and the number of neighbours, and images that are scored."""
 GATED = (
     "half",

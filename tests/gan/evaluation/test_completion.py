@@ -138,7 +138,7 @@ def test_the_memory_does_not_change_the_scores():
 
 def test_parts_and_first_draws():
     answers = collect(some_questions(7), answer_with(0.2, draws=12))
-    assert answers.shown.shape == (7, 10, *SHAPE)
+    assert answers.shown.shape == (7, 5, *SHAPE)
     assert answers.part(2, 5).squared_errors.shape == (3, 12)
     first = answers.first(3)
     assert first.squared_errors.shape == (7, 3)
