@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from PIL import Image
 
 from gan.files import sha256
 from pipeline.artifacts import MANIFEST, load_artifact, verify
 from pipeline.extensions import EXTENSIONS as TOLD
 from pipeline.extensions import config_within, extensions
+from pipeline.products import product_of
 from pipeline.settings import resolve
 from tests.pipeline.commands import gan_process
 from tests.pipeline.tiny_run import (
@@ -41,6 +43,9 @@ SECTIONS = {
             "init_from_data": False,
             "supervised_steps": 100,
         }
+    },
+    "shared_conditional": {
+        "shared_conditional": {"encoder_channels": [4], "encoder_hidden": [16]}
     },
 }
 """Extension -> what makes a run train it."""
@@ -178,7 +183,8 @@ def test_extension_is_fetched_sampled_and_evaluated_by_its_name(inside, gan, tas
         assert_allclose(np.load(tmp_path / "x.npy"), expected, rtol=0, atol=0)
     answer = gan("evaluate", model_of(task), "--no-log", "--json")
     assert answer.status == 0, answer.err
-    assert json.loads(answer.out)["n_samples"] == 200
+    is_judged_by_images = product_of(load_artifact(fetched).config).is_judged_by_images
+    assert json.loads(answer.out)["n_samples"] == (200 if is_judged_by_images else 0)
 
 
 @ALL
@@ -305,3 +311,73 @@ def test_vectors_are_conditions_too(whole, tmp_path, monkeypatch):
     model = mlflow.pyfunc.load_model(client.get_model_version_download_uri("vectors", "1"))
     rows = pd.DataFrame({"n": [3], "seed": [0], "condition": [[0.5, 0.5]]})
     assert_allclose(model.predict(rows), np.load(output), rtol=0, atol=0)
+
+
+# The shared model of all conditionals
+
+
+@pytest.fixture
+def image_files(inside, tmp_path):
+    """An image of a bar, and two masks, of which one is too wide."""
+    image = np.zeros((8, 8), np.uint8)
+    image[:, 3:5] = 200
+    Image.fromarray(image).save(tmp_path / "bar.png")
+    np.save(tmp_path / "mask.npy", np.tri(8))
+    np.save(tmp_path / "wide.npy", np.ones((8, 9)))
+    np.save(tmp_path / "bright.npy", np.full((8, 8), 3.0))
+    return tmp_path
+
+
+@pytest.mark.parametrize("mask", ["left_half", "mask.npy"])
+def test_the_command_completes_an_image(inside, gan, image_files, mask):
+    mask = str(image_files / mask) if mask.endswith(".npy") else mask
+    output = image_files / "x.npy"
+    arguments = ("--image", str(image_files / "bar.png"), "--mask", mask, "-n", "3")
+    command = ("sample", "tiny-shared-conditional", *arguments, "-o", str(output))
+    assert gan(*command).status == 0
+    found = np.load(output)
+    assert found.shape == (3, 1, 8, 8)
+    visible = np.tri(8) if mask.endswith(".npy") else np.repeat([1, 0], 4) * np.ones((8, 8))
+    image = np.asarray(Image.open(image_files / "bar.png")) / np.float32(255)
+    assert_allclose(found[:, 0] * visible, np.broadcast_to(image * visible, (3, 8, 8)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--condition", "2"), "must be a class from 0 to 1, got 2"),
+        (("--mask", "left_half"), "a mask that shows pixels needs an image"),
+        (("--image", "bar.png"), "an image needs a mask"),
+        (("--image", "bar.png", "--mask", "middle"), "mask must be one of left_half"),
+        (("--image", "bar.png", "--mask", "wide.npy"), "must be of the shape of an image"),
+        (("--image", "wide.npy", "--mask", "left_half"), "must be of the data set's size"),
+        (("--image", "bright.npy", "--mask", "left_half"), "floats must lie in [0, 1]"),
+    ],
+)
+def test_what_cannot_be_completed_is_refused_and_nothing_written(
+    inside, gan, image_files, arguments, problem
+):
+    given = [
+        str(image_files / text) if text.endswith((".png", ".npy")) else text for text in arguments
+    ]
+    output = image_files / "refused.npy"
+    answer = gan("sample", "tiny-shared-conditional", *given, "-o", str(output))
+    assert answer.status == 2
+    assert problem in answer.err
+    assert not output.exists()
+
+
+def test_served_shared_model_completes(whole, monkeypatch):
+    import mlflow.pyfunc
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", whole.uri)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    monkeypatch.chdir(whole.folder)
+    model = mlflow.pyfunc.load_model("models:/tiny-shared-conditional@champion")
+    image = np.linspace(0, 1, 64)
+    asked = {"n": [2], "seed": [3], "condition": [1], "image": [image], "mask": ["top_half"]}
+    found = model.predict(pd.DataFrame(asked))
+    expected = np.broadcast_to(image.reshape(8, 8)[:4], (2, 1, 4, 8))
+    assert_allclose(found[:, :, :4], expected, rtol=1e-6)
+    columns = [column.name for column in model.metadata.signature.inputs]
+    assert columns == ["n", "seed", "condition", "image", "mask"]
