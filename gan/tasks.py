@@ -24,10 +24,13 @@ from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import CheckpointError, ConfigError, DatasetError
-from gan.extensions import conditional, learned_prior, semi_supervised
+from gan.extensions import conditional, learned_prior
 from gan.extensions.inference import run as inference
 from gan.extensions.inference.saved import from_weights as inference_from_weights
 from gan.extensions.inference.scores import score_inference
+from gan.extensions.semi_supervised import run as semi_supervised
+from gan.extensions.semi_supervised import saved as semi_supervised_saved
+from gan.extensions.semi_supervised.scores import score_few_labels
 from gan.extensions.shared_conditional import run as shared_conditional
 from gan.extensions.shared_conditional.saved import from_weights as shared_from_weights
 from gan.extensions.shared_conditional.scores import score_shared
@@ -141,9 +144,9 @@ TASKS: dict[TaskName, Task] = {
     "semi_supervised": Task(
         weights="classifier.safetensors",
         start=semi_supervised.SemiSupervisedRun,
-        weights_of=semi_supervised.weights_of,
-        read=semi_supervised.from_weights,
-        score=semi_supervised.score,
+        weights_of=semi_supervised_saved.weights_of,
+        read=semi_supervised_saved.from_weights,
+        score=score_few_labels,
         objectives=(FEW_LABELS_NATS,),
         require=semi_supervised.require_few_labels,
         origin=semi_supervised.origin_of,

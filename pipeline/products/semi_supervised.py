@@ -20,8 +20,10 @@ from gan.datasets.images import ImageSet
 from gan.errors import ConditionError
 from gan.evaluation.score import normal_score, proportion_score
 from gan.evaluation.suite import Evaluation
-from gan.extensions.feature_matching import train_supervised
-from gan.extensions.semi_supervised import SavedSemiSupervised, few_labels_losses, few_of
+from gan.extensions.semi_supervised.feature_matching import train_supervised
+from gan.extensions.semi_supervised.run import few_of
+from gan.extensions.semi_supervised.saved import SavedSemiSupervised
+from gan.extensions.semi_supervised.scores import few_labels_losses
 from gan.metric_names import (
     CLASSIFICATION_ERROR_TEST,
     CLASSIFICATION_ERROR_TEST_SE,

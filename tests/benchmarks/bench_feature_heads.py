@@ -23,10 +23,13 @@ from torch import Tensor
 from gan.config import RunConfig, with_overrides
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_test, load_train_valid
-from gan.extensions.discriminator_features import FeatureClassifier, discriminator_head
-from gan.extensions.few_labels import draw_few, hide
 from gan.extensions.inference.saved import SavedInference
-from gan.extensions.semi_supervised import SemiSupervisedRun
+from gan.extensions.semi_supervised.discriminator_features import (
+    FeatureClassifier,
+    discriminator_head,
+)
+from gan.extensions.semi_supervised.few_labels import draw_few, hide
+from gan.extensions.semi_supervised.run import SemiSupervisedRun
 from gan.nets import Discriminator
 from gan.tasks import load
 

@@ -31,8 +31,9 @@ import torch
 from gan.config import RunConfig, read_yaml, to_dict, with_overrides
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_test, load_train_valid
-from gan.extensions.feature_matching import FeatureMatching, classify, supervised_config
-from gan.extensions.few_labels import draw_few, hide
+from gan.extensions.semi_supervised.feature_matching import FeatureMatching, supervised_config
+from gan.extensions.semi_supervised.few_labels import draw_few, hide
+from gan.extensions.semi_supervised.nets import classify
 
 SETTINGS = {
     "semi_supervised": {"init_from_data": False},

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from gan.config import LimitsConfig
 from gan.errors import ConditionError
 from gan.evaluation.suite import Evaluation
-from gan.extensions.feature_matching import train_supervised
-from gan.extensions.semi_supervised import few_of
+from gan.extensions.semi_supervised.feature_matching import train_supervised
+from gan.extensions.semi_supervised.run import few_of
 from gan.sampling import tile
 from pipeline.artifacts import to_onnx
 from pipeline.evaluation import by_metric_name

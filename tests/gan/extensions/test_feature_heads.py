@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch.testing import assert_close
 
-from gan.extensions.discriminator_features import features
-from gan.extensions.feature_heads import STRENGTHS, Head, empty_head, fit_head
+from gan.extensions.semi_supervised.discriminator_features import features
+from gan.extensions.semi_supervised.heads import STRENGTHS, Head, empty_head, fit_head
 from gan.nets import Discriminator
 from gan.randomness import stream
 from tests.gan.small import start_extension
@@ -30,7 +30,7 @@ def standardised(x, unlabelled):
 
 
 def test_a_head_is_the_penalised_maximum_of_the_likelihood(monkeypatch):
-    monkeypatch.setattr("gan.extensions.feature_heads.STRENGTHS", (0.7,))
+    monkeypatch.setattr("gan.extensions.semi_supervised.heads.STRENGTHS", (0.7,))
     x, y = clusters(6, spread=2.0)
     unlabelled, _ = clusters(50, name="u")
     head = fit_head(x, y, unlabelled)
@@ -81,7 +81,7 @@ def test_the_strength_is_chosen_on_labels_left_out(monkeypatch):
         found.append(strength)
         return fit(x, y, strength)
 
-    from gan.extensions import feature_heads
+    from gan.extensions.semi_supervised import heads as feature_heads
 
     fit = feature_heads._fit
     monkeypatch.setattr(feature_heads, "_fit", spy)

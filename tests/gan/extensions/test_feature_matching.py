@@ -11,18 +11,16 @@ from torch.testing import assert_close
 
 from gan.datasets.images import ImageSet
 from gan.errors import DivergedError
-from gan.extensions.feature_matching import (
-    FeatureMatching,
+from gan.extensions.semi_supervised.feature_matching import FeatureMatching
+from gan.extensions.semi_supervised.few_labels import draw_few, hide
+from gan.extensions.semi_supervised.losses import feature_loss, labelled_loss, unlabelled_loss
+from gan.extensions.semi_supervised.nets import (
     PlainClassifier,
     PlainGenerator,
     classify,
-    feature_loss,
-    labelled_loss,
     plain_weights,
-    unlabelled_loss,
 )
-from gan.extensions.few_labels import draw_few, hide
-from gan.extensions.semi_supervised import SemiSupervisedRun
+from gan.extensions.semi_supervised.run import SemiSupervisedRun
 from gan.randomness import stream
 from tests.gan.small import EXTENSIONS, labelled_images, small_config
 

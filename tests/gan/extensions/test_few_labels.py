@@ -10,8 +10,8 @@ import torch
 
 from gan.config import SemiSupervisedConfig
 from gan.errors import ConfigError, DatasetError
-from gan.extensions.few_labels import draw_few, hide
-from gan.extensions.semi_supervised import SemiSupervisedRun
+from gan.extensions.semi_supervised.few_labels import draw_few, hide
+from gan.extensions.semi_supervised.run import SemiSupervisedRun
 from tests.gan.small import EXTENSIONS, labelled_images, origin_of, small_config
 
 LABELS = np.random.default_rng(0).integers(0, 3, 300)
@@ -72,7 +72,7 @@ def test_garbage_in_place_of_all_other_labels_changes_nothing(name, monkeypatch)
     for labels in (images.labels, garbage):
         given = dataclasses.replace(images, labels=labels)
         monkeypatch.setattr(
-            "gan.extensions.semi_supervised.few_of",
+            "gan.extensions.semi_supervised.run.few_of",
             lambda images, config, rows=rows: hide(images, rows),
         )
         run = SemiSupervisedRun(config, given, device="cpu", origin=origin_of(config))

@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose
 from torch.nn import functional
 from torch.testing import assert_close
 
-from gan.extensions.few_labels import FewLabels
-from gan.extensions.lanes import (
+from gan.extensions.semi_supervised.few_labels import FewLabels
+from gan.extensions.semi_supervised.lanes import (
     BatchNormalisedLayer,
     LaneOrder,
     NormalisedLayer,

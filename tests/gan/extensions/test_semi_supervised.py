@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
-from gan.extensions.semi_supervised import few_labels_losses, score
+from gan.extensions.semi_supervised.scores import few_labels_losses, score_few_labels
 from gan.metric_names import FEW_LABELS_NATS, FEW_LABELS_NATS_SE
 from gan.validation import Validation
 from tests.gan.small import EXTENSIONS, labelled_images, start_extension
@@ -49,7 +49,7 @@ def test_the_score_is_the_mean_cross_entropy_on_the_few_labels(name, tmp_path):
     validation = Validation(
         config=saved.config, metric=FEW_LABELS_NATS, extractors=tmp_path, device="cpu"
     )
-    scored = score(saved, validation)
+    scored = score_few_labels(saved, validation)
     assert scored.scores.keys() == {FEW_LABELS_NATS, FEW_LABELS_NATS_SE}
     assert_allclose(scored.scores[FEW_LABELS_NATS], losses.mean(), rtol=1e-5, atol=0)
     expected = losses.std(ddof=1) / np.sqrt(6)

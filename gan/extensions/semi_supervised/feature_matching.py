@@ -23,23 +23,16 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
 from gan.config import RunConfig, SemiSupervisedConfig
 from gan.datasets.images import pixel_mean
-from gan.extensions.few_labels import FewLabels
-from gan.extensions.lanes import (
-    BatchNormalisedLayer,
-    LaneOrder,
-    NormalisedLayer,
-    Normals,
-)
-from gan.layers import Linear
-from gan.nets import Player
+from gan.extensions.semi_supervised.few_labels import FewLabels
+from gan.extensions.semi_supervised.lanes import LaneOrder, Normals
+from gan.extensions.semi_supervised.losses import feature_loss, labelled_loss, unlabelled_loss
+from gan.extensions.semi_supervised.nets import LaneClassifier, LaneGenerator, classify
 from gan.optimisers import build_descent
 from gan.priors import Prior, build_prior
 from gan.randomness import Streams, stream
@@ -54,177 +47,6 @@ SUPERVISED_RATE = 0.003
 """Step size of Adam where D learns from labels alone."""
 WARM_UP_STEPS = 3
 """Steps before a step is captured, in which libraries allocate what they need."""
-
-
-class LaneClassifier(nn.Module):
-    """D of P lanes: pixels and noise to K logits, ReLU hidden layers with weight normalisation.
-
-    Args:
-        thetas: directions of each layer, [P, n_in, n_out].
-        noise_input: standard deviation of the noise that is added to the pixels.
-        noise_hidden: the same of each hidden layer.
-        bfloat16: multiply matrices in bfloat16.
-    """
-
-    def __init__(
-        self,
-        thetas: Sequence[Tensor],
-        *,
-        noise_input: float,
-        noise_hidden: float,
-        bfloat16: bool = False,
-    ) -> None:
-        super().__init__()
-        last = len(thetas) - 1
-        self.spreads = [noise_input, *(noise_hidden for _ in range(last))]
-        self.layers = nn.ModuleList(
-            NormalisedLayer(theta, is_scale_trained=i == last, bfloat16=bfloat16)
-            for i, theta in enumerate(thetas)
-        )
-
-    def features(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """The last hidden layer, [P, n, units]; `noise` as for `forward`, the last is not read."""
-        h = x
-        for i, layer in enumerate(self.layers[:-1]):
-            h = layer(self._disturbed(h, noise, i)).relu()
-        return h
-
-    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """[P, n, n_pixels], a standard normal [P, n, width] a layer -> logits [P, n, K]."""
-        last = len(self.layers) - 1
-        logits: Tensor = self.layers[-1](self._disturbed(self.features(x, noise), noise, last))
-        return logits
-
-    def initialise(self, x: Tensor, noise: Sequence[Tensor]) -> None:
-        """Give every unit mean 0 and variance 1 over x [P, n, n_pixels], before its ReLU."""
-        h = x
-        for i, layer in enumerate(self.layers):
-            h = cast(NormalisedLayer, layer).initialise(self._disturbed(h, noise, i)).relu()
-
-    def _disturbed(self, h: Tensor, noise: Sequence[Tensor], i: int) -> Tensor:
-        return torch.add(h, noise[i], alpha=self.spreads[i])
-
-
-class PlainClassifier(nn.Module):
-    """D of one lane in evaluation mode: rows [n, n_pixels] in [0, 1] to logits [n, K].
-
-    Args:
-        widths: units of each layer, of the pixels on.
-    """
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, n_pixels] -> [n, K]."""
-        h = x
-        for i, linear in enumerate(self.linears):
-            h = linear(h.relu() if i else h)
-        return h
-
-
-class PlainGenerator(Player):
-    """G of one lane in evaluation mode: softplus hidden layers, sigmoid pixels.
-
-    Args:
-        widths: units of each layer, of z on.
-    """
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
-
-    def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
-        """None: nothing is dropped."""
-        return [None for _ in self.linears[1:]]
-
-    def forward(self, z: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
-        """[n, dim] -> [n, n_pixels] in (0, 1)."""
-        h = z
-        for linear in self.linears[:-1]:
-            h = softplus(linear(h))
-        return torch.sigmoid(self.linears[-1](h))
-
-
-def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The first lane of D or of G as a plain net in evaluation mode, by name.
-
-    Args:
-        state: as from `state_dict` of `LaneClassifier` or `LaneGenerator`.
-    """
-    names = {name.rpartition(".")[0] for name in state}
-    plain = {}
-    for i, name in enumerate(sorted(names, key=lambda name: (name == "output", len(name), name))):
-        W, bias = _layer({k.removeprefix(f"{name}."): t for k, t in state.items()}).weights()
-        plain[f"linears.{i}.weight"] = W[0].T.contiguous()
-        plain[f"linears.{i}.bias"] = bias[0, 0]
-    return plain
-
-
-def _layer(state: Mapping[str, Tensor]) -> NormalisedLayer | BatchNormalisedLayer:
-    """The layer with this state; other names in it are passed over."""
-    layer: NormalisedLayer | BatchNormalisedLayer
-    if "theta" in state:
-        layer = NormalisedLayer(state["theta"])
-    else:
-        layer = BatchNormalisedLayer(state["weight"])
-    layer.load_state_dict({name: state[name] for name in layer.state_dict()})
-    return layer.requires_grad_(False)
-
-
-@torch.no_grad()
-def classify(D: LaneClassifier, pixels: Tensor, *, chunk: int = 1000) -> Tensor:
-    """Logits of D without noise in every lane: uint8 [n, n_pixels] -> [P, n, K]."""
-    weights = [cast(NormalisedLayer, layer).weights() for layer in D.layers]
-    logits = []
-    for part in torch.split(pixels, chunk):
-        x = part.to(torch.float32).div_(255)
-        h = x.expand(len(weights[0][0]), -1, -1)
-        for i, (W, bias) in enumerate(weights):
-            h = torch.baddbmm(bias, h.relu() if i else h, W)
-        logits.append(h)
-    return torch.cat(logits, 1)
-
-
-class LaneGenerator(nn.Module):
-    """G of P lanes: noise through softplus layers with batch normalisation to pixels in (0, 1).
-
-    Args:
-        hidden: weights of each hidden layer, [P, n_in, n_out].
-        theta: directions of the output layer, [P, n_in, n_pixels].
-        bfloat16: multiply matrices in bfloat16.
-    """
-
-    def __init__(self, hidden: Sequence[Tensor], theta: Tensor, *, bfloat16: bool = False) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(BatchNormalisedLayer(w, bfloat16=bfloat16) for w in hidden)
-        self.output = NormalisedLayer(theta, is_scale_trained=True, bfloat16=bfloat16)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """[P, n, dim] -> [P, n, n_pixels]; running statistics move if gradients are recorded."""
-        h = z
-        for layer in self.layers:
-            h = softplus(layer(h))
-        return torch.sigmoid(self.output(h))
-
-
-def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the K classes in each lane, nats: [P, n, K], [P, n] -> [P]."""
-    of_label = logits.gather(2, labels.unsqueeze(2)).squeeze(2)
-    return (logits.logsumexp(2) - of_label).mean(1)
-
-
-def unlabelled_loss(unlabelled: Tensor, fake: Tensor) -> Tensor:
-    """Half of -E log D(x) - E log(1 - D(G(z))) in each lane, nats: twice [P, n, K] -> [P]."""
-    z_unlabelled, z_fake = unlabelled.logsumexp(2), fake.logsumexp(2)
-    # softplus(Z) - Z = softplus(-Z), without a difference of large numbers
-    return (softplus(-z_unlabelled).mean(1) + softplus(z_fake).mean(1)) / 2
-
-
-def feature_loss(fake: Tensor, real: Tensor) -> Tensor:
-    """Mean squared difference of the mean features in each lane: twice [P, n, units] -> [P]."""
-    return (fake.mean(1) - real.mean(1)).square().mean(1)
 
 
 @dataclass(frozen=True)

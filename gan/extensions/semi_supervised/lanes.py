@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan.errors import ConfigError
-from gan.extensions.few_labels import FewLabels
+from gan.extensions.semi_supervised.few_labels import FewLabels
 from gan.layers import product
 
 VARIANCE_FLOOR = 1e-6

@@ -5,7 +5,7 @@ them depends on a label.  The classifier minimises, over minibatches of the few,
 
     E_labelled [ -log p(y | x) ] + |W|^2 / (2 C l)
 
-with l labels, and C chosen by cross-validation on these labels (`gan.extensions.feature_heads`).
+with l labels, and C chosen by cross-validation on these labels (see `heads`).
 
 Source: section 7, fourth extension, of Goodfellow et al. (2014), "features from the discriminator
 or inference net".
@@ -21,11 +21,11 @@ from torch.nn.functional import cross_entropy
 
 from gan.config import RunConfig
 from gan.errors import DivergedError
-from gan.extensions.feature_heads import Head, choose_strength, untrained_head
-from gan.extensions.few_labels import FewLabels
 from gan.extensions.inference.nets import InferenceNet
 from gan.extensions.inference.saved import SavedInference
 from gan.extensions.inference.training import part_of
+from gan.extensions.semi_supervised.few_labels import FewLabels
+from gan.extensions.semi_supervised.heads import Head, choose_strength, untrained_head
 from gan.metric_names import LABELLED_LOSS, LEARNING_RATE
 from gan.optimisers import build_descent
 from gan.randomness import stream

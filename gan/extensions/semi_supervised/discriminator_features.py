@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gan.config import RunConfig
 from gan.datasets.images import ImageSet
-from gan.extensions.feature_heads import Head, fit_head
-from gan.extensions.few_labels import FewLabels
+from gan.extensions.semi_supervised.few_labels import FewLabels
+from gan.extensions.semi_supervised.heads import Head, fit_head
 from gan.nets import Discriminator
 from gan.run import Report, Run
 
