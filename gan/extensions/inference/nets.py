@@ -98,10 +98,19 @@ class Codes:
         """Units of a code."""
         return sum(self.widths)
 
-    def of(self, G: Generator, z: Tensor) -> Tensor:
-        """The codes that E is to predict of G(z): [n, dim] -> [n, width]."""
+    def of(self, G: Generator, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples, and the codes that E is to predict of them.
+
+        Args:
+            G: without dropout.
+            z: [n, dim].
+
+        Returns:
+            Codes [n, width], and pixels [n, n_pixels].
+        """
         layers = G.layers(z)
-        return torch.cat([layers[i] for i in self.layers], 1)
+        pixels = torch.sigmoid(G.logits(layers[-1], layer=len(layers) - 1))
+        return torch.cat([layers[i] for i in self.layers], 1), pixels
 
     def lowest(self, code: Tensor) -> Tensor:
         """The part of a code that an image is made of: its lowest layer, [n, units]."""
@@ -125,7 +134,8 @@ class Codes:
         """Spread of the units of samples of G in evaluation mode, the same whoever asks."""
         device = next(G.parameters()).device
         z = draw_in_blocks(prior, N_FOR_SPREAD, stream(0, "spread of codes"))
-        return self.spread(self.of(G, z.to(device)))
+        codes, _ = self.of(G, z.to(device))
+        return self.spread(codes)
 
 
 def codes_of(config: RunConfig) -> Codes:

@@ -113,10 +113,8 @@ class Learner:
         """
         with frozen(G):
             with torch.no_grad():
-                codes = self.codes.of(G, z)
-                samples = self.distortions.apply(
-                    self.codes.decode(G, codes), self.image_shape, self.streams.noise
-                )
+                codes, pixels = self.codes.of(G, z)
+                samples = self.distortions.apply(pixels, self.image_shape, self.streams.noise)
             spread = self.codes.spread(codes) if self.spread is None else self.spread
             weight = self.cfg.reconstruction
             if weight:

@@ -111,8 +111,9 @@ def test_codes_are_the_layers_side_by_side(layers, width):
     assert codes.width == width
     G = generator_of(generator(), (1, 4, 4))
     z = torch.randn(8, 5, generator=stream(0, "z"))
-    found = codes.of(G, z)
+    found, pixels = codes.of(G, z)
     assert torch.equal(found, torch.cat([G.layers(z)[i] for i in layers], 1))
+    assert torch.equal(pixels, G(z))
     assert_close(codes.decode(G, found), G(z))
 
 
