@@ -388,8 +388,8 @@ class RunConfig:
             n_hidden = len(self.generator.hidden)
             if inference.layers[-1] > n_hidden:
                 raise ValueError(
-                    f"inference.layers must be from 0 to {n_hidden}, the hidden layers of G, "
-                    f"got {list(inference.layers)}"
+                    f"inference.layers must be from 0, which is z, to {n_hidden}, the last hidden "
+                    f"layer of G, got {list(inference.layers)}"
                 )
         if self.shared_conditional and self.train.update_order != "alternating":
             raise ValueError(

@@ -17,7 +17,8 @@ from gan.checkpoint import list_checkpoints
 from pipeline import training, ui
 from pipeline.progress import SweepTally
 from tests.full_disk import room_for
-from tests.pipeline.tiny_run import bright_squares
+from tests.pipeline.tiny_artifacts import write_tiny
+from tests.pipeline.tiny_run import bright_squares, write_extension
 
 
 def files(folder):
@@ -528,3 +529,26 @@ def test_cluster_that_cannot_be_used_is_named_and_the_sweep_can_begin_later(
     _, line = answer.err.splitlines()  # the first is of the stage before
     assert re.fullmatch(f"error: {message}", line), line
     assert not list(store.glob("runs/tiny/sweeps/*/trials/*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((), r"start: the model was trained on other images than .*train\.npz: .*"),
+        (
+            ("inference.layers=[0, 2]",),
+            r"inference\.layers must be from 0, .* to 1, .*got \[0, 2\]",
+        ),
+        (("inference.layers=[1, 0]",), r"inference\.layers must ascend, each once, got \[1, 0\]"),
+        (("start=nowhere",), r"start: there is no model nowhere to start from .*"),
+    ],
+)
+def test_inference_net_of_another_generator_is_refused(here, gan, settings, message):
+    write_extension(here, "own", {"inference": {}})
+    write_tiny(here / "generator")
+    before = files(here)
+    chosen = ("start=generator", *settings)
+    arguments = ("extend", "own.yaml", *(f"--set={setting}" for setting in chosen))
+    refused(gan, arguments, status=2, message=message)
+    # The model that it would start from is laid down by its digest, to be looked at.
+    assert {k for k in files(here) if not k.startswith(("runs/.starts", "mlflow"))} == set(before)

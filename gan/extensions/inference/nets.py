@@ -150,8 +150,8 @@ def codes_of(config: RunConfig) -> Codes:
     if layers[-1] >= len(units):
         raise ConfigError(
             [
-                f"inference.layers: G has {len(units) - 1} hidden layers, from 1 to "
-                f"{len(units) - 1}, and 0 is z; got {list(layers)}"
+                f"inference.layers must be from 0, which is z, to {len(units) - 1}, the last hidden "
+                f"layer of G, got {list(layers)}"
             ]
         )
     return Codes(layers=layers, widths=tuple(units[i] for i in layers))
