@@ -150,8 +150,8 @@ def codes_of(config: RunConfig) -> Codes:
     if layers[-1] >= len(units):
         raise ConfigError(
             [
-                f"inference.layers must be from 0, which is z, to {len(units) - 1}, the last hidden "
-                f"layer of G, got {list(layers)}"
+                f"inference.layers must be from 0, which is z, to {len(units) - 1}, the last "
+                f"hidden layer of G, got {list(layers)}"
             ]
         )
     return Codes(layers=layers, widths=tuple(units[i] for i in layers))
