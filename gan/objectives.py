@@ -1,4 +1,4 @@
-"""What a sweep makes as good as possible: one score of the validation split, and its direction."""
+"""What a sweep makes as good as possible: one score, and its direction."""
 
 import math
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ class Objective:
         title: for a heading.
         unit: of the score; empty where it has none.
         form: how a person reads it, as in `format`.
+        of: the images that it is taken of.
     """
 
     metric: str
@@ -32,6 +33,12 @@ class Objective:
     title: str
     unit: str
     form: str
+    of: str = "validation"
+
+    @property
+    def split(self) -> str:
+        """The images that it is taken of, in a sentence."""
+        return "the validation split" if self.of == "validation" else f"the {self.of}"
 
     @property
     def metric_se(self) -> str:
@@ -105,9 +112,10 @@ OBJECTIVES = {
         Objective(
             metric=FEW_LABELS_NATS,
             is_larger_better=False,
-            title="cross-entropy on the few labels",
+            title="cross-entropy of the few labels",
             unit="nats",
             form=".4g",
+            of="labelled images",
         ),
     )
 }

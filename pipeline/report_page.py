@@ -317,7 +317,7 @@ def _learning_curves(
     same_loss = [t for t in trials if _settings(t, base)["train.generator_loss"] == kind]
     drawings = [
         *(
-            _curves(f"{score.title}, validation", score.metric, trials=trials, winner=winner)
+            _curves(f"{score.title}, {score.of}", score.metric, trials=trials, winner=winner)
             for score in (objective, *_other_scores(trials, objective))
         ),
         _curves("Loss of D", D_LOSS, trials=trials, winner=winner, level=(math.log(4), "log 4")),

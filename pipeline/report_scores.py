@@ -227,7 +227,7 @@ def score_tiles(
             return []
         note = f"{better} is better; the test split has not been opened"
         number = measured(winner["best"], objective)
-        return [(f"{objective.title}, validation", number, objective.unit, note)]
+        return [(f"{objective.title}, {objective.of}", number, objective.unit, note)]
     tiles = []
     for score in sorted(OBJECTIVES.values(), key=lambda score: score is not objective):
         metric = f"{score.metric.removesuffix('_valid')}_test"
@@ -241,6 +241,10 @@ def score_tiles(
             on_valid = number_text(scores[score.metric], scores[score.metric_se], score)
             note = f"{note}; validation: {on_valid}".removeprefix("; ")
         tiles.append((f"{score.title}, test", number, score.unit, note))
+    if objective.of != "validation" and objective.metric in scores:
+        number = number_text(scores[objective.metric], scores[objective.metric_se], objective)
+        note = f"by which trials compare, {better} is better"
+        tiles.append((f"{objective.title}, {objective.of}", number, objective.unit, note))
     return tiles
 
 

@@ -18,7 +18,6 @@ fewest validation errors.
 import argparse
 import dataclasses
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -158,10 +157,10 @@ class Results:
                 own = [e for (labels, _), e in zip(self.lanes, wrong, strict=False) if labels == n]
                 if not own:
                     continue
-                spread = statistics.stdev(own) if len(own) > 1 else math.nan
+                spread = f" ± {statistics.stdev(own):.1f}" if len(own) > 1 else ""
                 theirs = SOURCE.get(n, "") if method == "feature_matching" else ""
                 lines.append(
-                    f"| {n} | {method} | {statistics.mean(own):.1f} ± {spread:.1f} | {theirs} "
+                    f"| {n} | {method} | {statistics.mean(own):.1f}{spread} | {theirs} "
                     f"| {', '.join(map(str, own))} |"
                 )
         return "\n".join(lines)

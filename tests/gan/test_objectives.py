@@ -72,3 +72,8 @@ def test_scores_with_the_objective_and_its_error_are_let_through():
 )
 def test_scores_are_told_as_a_person_reads_them(objective, score, text):
     assert objective.text(score) == text
+
+
+def test_an_objective_says_which_images_it_is_taken_of():
+    assert DISTANCE.split == "the validation split"
+    assert OBJECTIVES["few_labels_nats"].split == "the labelled images"
