@@ -1,13 +1,13 @@
 """Which distribution of z reaches a Fréchet distance and a coverage first, and which ends best.
 
-    python -m tests.benchmarks.bench_priors --seeds 5 --steps 6000 --workers 2 --output priors.json
+    python -m tests.benchmarks.bench_priors --seeds 5 --steps 3000 --workers 2 --output priors.json
 
 The settings are those of the preset `priors`; only what z is drawn from differs, and the seed.
 Every contestant makes as many updates of D.  A stack spends two thirds of them on the generator
-that it stands on.  Seconds are those of the training alone, on one thread of a CPU or on a GPU
-that the workers share; scores are of samples of the running average of G, on the validation
-images.  Runs go seed by seed and are written down one by one: the same command goes on where it
-was cut off, and the table is of the seeds that every contestant has.
+that it stands on.  Seconds are those of the training alone: of one CPU thread's own time, whatever
+else the machine does, or on a GPU of the clock on the wall.  Scores are of samples of the running
+average of G, on the validation images.  Runs go seed by seed and are written down one by one: the
+same command goes on where it was cut off, and compares the seeds that are there.
 """
 
 import argparse
@@ -47,13 +47,17 @@ STACK_SHARE = 1 / 3
 Settings = dict[str, Any]
 STACK: Settings = {"train.learning_rate": 0.0002, "train.d_learning_rate": 0.001}
 """A stack begins with a D that knows nothing: at G's own rate it would be led astray."""
-KINDS = ("uniform", "gaussian", "spherical", "bernoulli", "truncated_normal", "mixture")
 CONTESTANTS: dict[str, Settings] = {
-    **{kind: {"prior.kind": kind, "prior.spherical_radius": "sqrt_dim"} for kind in KINDS},
+    "uniform": {},
+    "importance": {"learned_prior.method": "importance"},
+    "gaussian": {"prior.kind": "gaussian"},
+    "top-k": {"learned_prior.method": "top_k"},
     "learned mixture": {"learned_prior.method": "mixture"},
     "stacked": {"learned_prior.method": "stacked"},
-    "importance": {"learned_prior.method": "importance"},
-    "top-k": {"learned_prior.method": "top_k"},
+    "spherical": {"prior.kind": "spherical", "prior.spherical_radius": "sqrt_dim"},
+    "mixture": {"prior.kind": "mixture"},
+    "bernoulli": {"prior.kind": "bernoulli"},
+    "truncated_normal": {"prior.kind": "truncated_normal"},
 }
 
 
@@ -85,16 +89,17 @@ def scorer(device: str) -> Scorer:
 class Clock:
     """Seconds of the training alone, and where the whole must end."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, device: str, deadline: float) -> None:
         self.seconds, self._deadline = 0.0, deadline
+        self._now = time.process_time if device == "cpu" else time.perf_counter
 
     def reports(self, run: TrainingRun) -> Iterator[int]:
         """The step of each report of a run, until it ends or the time is up."""
         reports = run.train()
         while time.time() < self._deadline:
-            started = time.perf_counter()
+            started = self._now()
             report = next(reports, None)
-            self.seconds += time.perf_counter() - started
+            self.seconds += self._now() - started
             if report is None:
                 return
             yield report.step
@@ -111,7 +116,7 @@ def train(name: str, seed: int, steps: int, device: str, deadline: float) -> Set
     """Curve and last scores of one run; None if the time was up before its end."""
     torch.set_num_threads(1)
     images, _ = load_train_valid(RunConfig().data)
-    clock, curve = Clock(deadline), []
+    clock, curve = Clock(device, deadline), []
     saved: Saved | None = None
     before = 0
     for phase in phases(configuration(name, seed, steps, device)):
@@ -190,9 +195,9 @@ def columns() -> list[Column]:
     ]
 
 
-def interval(score: Score, form: str) -> str:
+def interval(score: Score, form: str, *, sign: str = "") -> str:
     """Mean and half of the interval, as a person reads it."""
-    return f"{score.value:{form}} ± {score.high - score.value:{form}}"
+    return f"{score.value:{sign}{form}} ± {score.high - score.value:{form}}"
 
 
 def cell(column: Column, runs: Sequence[Settings]) -> str:
@@ -219,45 +224,54 @@ def is_better(column: Column, score: Score) -> bool:
     return score.high < 0 if column.is_smaller_better else score.low > 0
 
 
-def by_name(runs: Sequence[Settings], names: Sequence[str]) -> dict[str, list[Settings]]:
-    """The runs of each contestant, of the seeds that all of them have, in one order."""
-    seeds = [{run["seed"] for run in runs if run["name"] == name} for name in names]
-    shared = sorted(set.intersection(*seeds))
+def paired(
+    runs: Sequence[Settings], names: Sequence[str]
+) -> dict[str, tuple[list[Settings], list[Settings]]]:
+    """The runs of each contestant, and the baseline's of the same seeds, in one order.
+
+    A contestant with fewer than two seeds in common with the baseline is left out.
+    """
     found = {(run["name"], run["seed"]): run for run in runs}
-    return {name: [found[name, seed] for seed in shared] for name in names}
+    pairs = {}
+    for name in names:
+        seeds = sorted(seed for other, seed in found if other == name)
+        shared = [seed for seed in seeds if (BASELINE, seed) in found]
+        if len(shared) > 1:
+            pairs[name] = tuple([found[who, seed] for seed in shared] for who in (name, BASELINE))
+    return pairs
 
 
 def report(runs: Sequence[Settings], names: Sequence[str]) -> str:
     """Both tables, and what follows from the second, as Markdown."""
-    grouped = by_name(runs, names)
-    n_seeds = len(grouped[names[0]])
-    if n_seeds < 2:
-        return f"{n_seeds} seeds are complete: no interval"
+    pairs = paired(runs, names)
+    if not pairs:
+        return "fewer than two seeds are complete: no interval"
     shown, better = columns(), []
-    heading = f"| z | {' | '.join(column.title for column in shown)} |\n|---{'|---' * len(shown)}|"
-    lines = [f"Means over {n_seeds} seeds with 95 % intervals of Student's t:\n", heading]
-    for name, own in grouped.items():
-        lines.append(f"| {name} | {' | '.join(cell(column, own) for column in shown)} |")
-    lines += [f"\nLess {BASELINE}, seed by seed; bold: better with the whole interval:\n", heading]
-    for name, own in grouped.items():
+    titles = ["z", "seeds", *(column.title for column in shown)]
+    heading = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|"
+    means = ["Means over seeds with 95 % intervals of Student's t:\n", heading]
+    less = [f"\nLess {BASELINE}, seed by seed; bold: better with the whole interval:\n", heading]
+    for name, (own, theirs) in pairs.items():
+        means.append(row([name, str(len(own)), *(cell(column, own) for column in shown)]))
         if name == BASELINE:
             continue
         cells = []
         for column in shown:
-            score = difference(column, own, grouped[BASELINE])
-            text = (
-                "-" if score is None else interval(score, f"+{column.form}").replace("± +", "± ")
-            )
-            if score is not None and is_better(column, score):
-                text = f"**{text}**"
+            score = difference(column, own, theirs)
+            is_good = score is not None and is_better(column, score)
+            if is_good:
                 better.append(f"{name} ({column.title})")
-            cells.append(text)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    n_compared = (len(grouped) - 1) * len(shown)
-    verdict = f"{', '.join(better)}; one in 40 of the {n_compared} would be so by chance"
-    return "\n".join(
-        [*lines, f"\nBetter than {BASELINE} beyond its error: {verdict if better else 'none'}."]
-    )
+            text = "-" if score is None else interval(score, column.form, sign="+")
+            cells.append(f"**{text}**" if is_good else text)
+        less.append(row([name, str(len(own)), *cells]))
+    chance = f"one in 40 of the {(len(pairs) - 1) * len(shown)} would be so by chance"
+    verdict = f"{', '.join(better)}; {chance}" if better else "none"
+    return "\n".join([*means, *less, f"\nBetter than {BASELINE} beyond its error: {verdict}."])
+
+
+def row(cells: Sequence[str]) -> str:
+    """One row of a table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def picture(runs: Sequence[Settings], names: Sequence[str], path: Path) -> None:
@@ -265,19 +279,18 @@ def picture(runs: Sequence[Settings], names: Sequence[str], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 8), sharey="row", constrained_layout=True)
-    grouped = by_name(runs, names)
-    for row, score in zip(axes, ("frechet", "coverage"), strict=True):
-        for axis, at in zip(row, ("step", "seconds"), strict=True):
-            for i, (name, own) in enumerate(grouped.items()):
+    for line, score in zip(axes, ("frechet", "coverage"), strict=True):
+        for axis, at in zip(line, ("step", "seconds"), strict=True):
+            for i, (name, (own, _)) in enumerate(paired(runs, names).items()):
                 x, y = (
                     torch.tensor([[point[key] for point in run["curve"]] for run in own]).mean(0)
                     for key in (at, score)
                 )
                 style = {"color": "black", "linewidth": 2.5} if name == BASELINE else {}
-                axis.plot(x, y, label=name, linestyle=("-", "--")[i >= len(KINDS)], **style)
+                axis.plot(x, y, label=name, linestyle=("-", "--", ":")[i // 4], **style)
             axis.grid(alpha=0.3)
             axis.set_xlabel({"step": "updates of D", "seconds": "seconds of training"}[at])
-        row[0].set_ylabel({"frechet": "Fréchet distance", "coverage": "coverage"}[score])
+        line[0].set_ylabel({"frechet": "Fréchet distance", "coverage": "coverage"}[score])
     for axis in axes[0]:
         axis.set_yscale("log")
     axes[0, 0].legend(ncols=2)
@@ -314,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6_000, help="updates of D in all")
+    parser.add_argument("--steps", type=int, default=3_000, help="updates of D in all")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", type=Path, default=Path("priors.json"))

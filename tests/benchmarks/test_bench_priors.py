@@ -1,16 +1,18 @@
 """The table of `bench_priors`, from runs that are written by hand.  Kind: by hand."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 
+from gan.config import LearnedPriorConfig, PriorKind
 from tests.benchmarks.bench_priors import (
     BASELINE,
     CONTESTANTS,
-    KINDS,
-    by_name,
     columns,
     configuration,
     difference,
     is_better,
+    paired,
     phases,
     report,
 )
@@ -39,14 +41,12 @@ def test_steps_and_seconds_are_where_the_curve_meets_the_threshold():
     assert column("steps to coverage ≥ 0.4").of(run) is None
 
 
-def test_only_seeds_that_all_have_are_compared():
-    runs = [made("a", s, frechet=9.0) for s in (2, 0, 1)] + [
-        made("b", s, frechet=9) for s in (1, 2)
-    ]
-    assert {name: [r["seed"] for r in own] for name, own in by_name(runs, ["a", "b"]).items()} == {
-        "a": [1, 2],
-        "b": [1, 2],
-    }
+def test_each_is_compared_with_the_baseline_s_runs_of_the_same_seeds():
+    runs = [made(BASELINE, s, frechet=9.0) for s in (2, 0, 1)]
+    runs += [made("a", s, frechet=9.0) for s in (1, 2, 3)] + [made("b", 0, frechet=9.0)]
+    pairs = paired(runs, [BASELINE, "a", "b"])
+    seeds = {name: [[r["seed"] for r in side] for side in sides] for name, sides in pairs.items()}
+    assert seeds == {BASELINE: [[0, 1, 2]] * 2, "a": [[1, 2]] * 2}
 
 
 def test_better_is_an_interval_that_lies_wholly_on_the_good_side():
@@ -63,12 +63,12 @@ def test_the_table_says_who_is_better_and_who_never_got_there():
     runs = [made(BASELINE, seed, frechet=9.0 + seed) for seed in range(3)]
     runs += [made("a", seed, frechet=7.0 + seed) for seed in range(3)]
     text = report(runs, [BASELINE, "a"])
-    assert "Means over 3 seeds" in text
+    assert "| a | 3 | " in text
     assert "| 0 of 3 |" in text
     assert "**-2.00 ± 0.00**" in text
     assert "a (Fréchet)" in text.splitlines()[-1]
-    assert report(runs[:3] + runs[:3], [BASELINE]).splitlines()[-1].endswith("error: none.")
-    assert report(runs[:4], [BASELINE, "a"]) == "1 seeds are complete: no interval"
+    assert report(runs[:4], [BASELINE, "a"]).splitlines()[-1].endswith("error: none.")
+    assert report(runs[:1], [BASELINE]) == "fewer than two seeds are complete: no interval"
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
@@ -76,4 +76,12 @@ def test_every_contestant_makes_as_many_updates_of_d(name):
     parts = phases(configuration(name, seed=3, steps=2_000, device="cpu"))
     assert sum(part.train.n_steps * part.train.d_steps for part in parts) == 2_000
     assert {part.seed for part in parts} == {3}
-    assert {part.prior.kind for part in parts} == {name if name in KINDS else BASELINE}
+    kind = name if name in get_args(PriorKind) else BASELINE
+    assert {part.prior.kind for part in parts} == {kind}
+
+
+def test_every_fixed_prior_and_every_method_takes_part():
+    parts = [phases(configuration(name, 0, 2_000, "cpu"))[-1] for name in CONTESTANTS]
+    assert {part.prior.kind for part in parts} == set(get_args(PriorKind))
+    methods = get_type_hints(LearnedPriorConfig)["method"]
+    assert {part.learned_prior.method for part in parts} == set(get_args(methods))
