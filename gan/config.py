@@ -257,10 +257,10 @@ class SharedConditionalConfig:
 class LearnedPriorConfig:
     """Better distributions of z while the nets are trained, of section 7."""
 
-    method: Literal["stacked", "mixture", "importance", "top_k", "fixed"] = "stacked"
-    """`stacked`: a net below z of a promoted generator learns what it is given. `mixture`: z is of
-    a mixture of Gaussians whose means and widths are learned. `importance`: each z of G's updates
-    and of its samples is drawn from a few candidates by what D says of their images. `top_k`: G
+    method: Literal["importance", "stacked", "mixture", "top_k", "fixed"] = "importance"
+    """`importance`: each z of G's updates and of its samples is drawn from a few candidates by
+    what D says of their images. `stacked`: a net below z of a promoted generator learns what it is
+    given. `mixture`: z is of a mixture of Gaussians whose means and widths are learned. `top_k`: G
     learns from the samples of a minibatch that D takes for images most. `fixed`: z of `prior`, to
     compare with."""
     hidden: tuple[Units, ...] = (1200,)

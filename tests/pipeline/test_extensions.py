@@ -34,7 +34,7 @@ from tests.pipeline.tiny_run import (
 SECTIONS = {
     "conditional": {"conditional": {}},
     "inference": {"inference": {"hidden": [16], "reconstruction": 1.0}},
-    "learned_prior": {"learned_prior": {}},
+    "learned_prior": {"learned_prior": {"method": "stacked"}},
     "semi_supervised": {
         "semi_supervised": {
             "n_labels": 20,

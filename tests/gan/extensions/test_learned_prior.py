@@ -55,7 +55,9 @@ class Recorded:
 def test_a_stack_begins_as_the_generator_that_it_stands_on(kind):
     config = small_config(prior__kind=kind, prior__n_components=3)
     origin = start_run(config, labelled_images(), device="cpu").saved()
-    stacked = dataclasses.replace(config, learned_prior=LearnedPriorConfig(hidden=(9,)))
+    stacked = dataclasses.replace(
+        config, learned_prior=LearnedPriorConfig(method="stacked", hidden=(9,))
+    )
     run = start_run(stacked, labelled_images(), device="cpu", origin=origin)
     ours, theirs = (saved.sampler().sample(20, seed=3) for saved in (run.saved(), origin))
     # Bernoulli's z lie on the edge of their box, and are taken for 1e-4 within.
@@ -113,7 +115,7 @@ def test_random_weights_begin_elsewhere_than_the_generator():
 
 def test_a_stack_takes_over_the_prior_and_the_shape_of_its_generator():
     origin = small_run(prior__kind="gaussian", prior__dim=3, generator__hidden=[9]).saved()
-    config = small_config(learned_prior={})
+    config = small_config(learned_prior={"method": "stacked"})
     saved = start(config, labelled_images(), device="cpu", origin=origin).saved()
     assert (saved.config.prior, saved.config.generator) == (
         origin.config.prior,
@@ -126,7 +128,12 @@ def test_a_stack_takes_over_the_prior_and_the_shape_of_its_generator():
 def test_a_generator_of_other_images_is_refused():
     origin = dataclasses.replace(small_run().saved(), image_shape=(1, 2, 8))
     with pytest.raises(ConfigError, match=r"makes images of shape \(1, 2, 8\), the training im"):
-        start_run(small_config(learned_prior={}), labelled_images(), device="cpu", origin=origin)
+        start_run(
+            small_config(learned_prior={"method": "stacked"}),
+            labelled_images(),
+            device="cpu",
+            origin=origin,
+        )
 
 
 # A mixture
