@@ -552,3 +552,31 @@ def test_inference_net_of_another_generator_is_refused(here, gan, settings, mess
     refused(gan, arguments, status=2, message=message)
     # The model that it would start from is laid down by its digest, to be looked at.
     assert {k for k in files(here) if not k.startswith(("runs/.starts", "mlflow"))} == set(before)
+
+
+@pytest.mark.parametrize("command", ["extend", "run"])
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("n_labels=5", r"must be at least one label for each of 10 classes, got 5"),
+        ("n_labels=105", r"must be a multiple of the 10 classes, got 105"),
+        ("n_labels=50000", r"must be less than the 50000 training images, got 50000"),
+    ],
+)
+def test_labels_that_cannot_be_drawn_are_refused_and_nothing_is_written(
+    here, gan, command, setting, problem
+):
+    before = files(here)
+    arguments = (command, "semi_supervised", f"--set=semi_supervised.{setting}")
+    refused(gan, arguments, status=2, message=rf"semi_supervised\.n_labels: {problem}")
+    assert files(here) == before
+
+
+def test_a_classifier_s_objective_is_its_own(here, gan):
+    before = files(here)
+    arguments = ("run", "semi_supervised", "--set=sweep.objective=parzen_ll_valid")
+    message = (
+        r"sweep\.objective: semi_supervised is scored by few_labels_nats, got parzen_ll_valid"
+    )
+    refused(gan, arguments, status=2, message=message)
+    assert files(here) == before
