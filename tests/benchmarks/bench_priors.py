@@ -1,6 +1,6 @@
 """Which distribution of z reaches a Fréchet distance and a coverage first, and which ends best.
 
-    python -m tests.benchmarks.bench_priors --seeds 5 --steps 3000 --workers 2 --output priors.json
+    python -m tests.benchmarks.bench_priors --seeds 5 --steps 6000 --workers 2 --output priors.json
 
 The settings are those of the preset `priors`; only what z is drawn from differs, and the seed.
 Every contestant makes as many updates of D.  A stack spends two thirds of them on the generator
@@ -327,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3_000, help="updates of D in all")
+    parser.add_argument("--steps", type=int, default=6_000, help="updates of D in all")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", type=Path, default=Path("priors.json"))
