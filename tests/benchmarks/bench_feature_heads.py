@@ -5,7 +5,7 @@
 Of each seed a GAN is trained by Algorithm 1 on the training images without labels; its D's hidden
 layers are the features, on which a head learns from 20, 50, ... labels, drawn by the seed
 (`discriminator_features`).  With `--inference` the folder of a promoted inference net, the same
-is done with its features (`inference_features`): then the seed changes the labels alone.  How
+is done with its features (`inference_features`): there the seed changes the labels alone.  How
 strongly a head's weights are held to 0 is chosen by cross-validation on the few; validation labels
 are not read, and the number of steps is fixed.
 """
@@ -107,22 +107,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labels", default="20,50,100,200,1000", help="numbers of labels")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
-    parser.add_argument("--steps", type=int, default=4_000, help="updates of each GAN")
+    parser.add_argument("--steps", type=int, default=4_000, help="updates of each GAN; 0: no GAN")
     parser.add_argument("--inference", type=Path, help="folder of a promoted inference net")
     parser.add_argument("--output", type=Path, help="JSON file, rewritten after each seed")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     labels = [int(n) for n in args.labels.split(",")]
-    config = with_overrides(RunConfig(), GAN_SETTINGS | {"train.n_steps": args.steps})
+    config = with_overrides(RunConfig(), GAN_SETTINGS)
     (images, _), test = load_train_valid(config.data), load_test(config.data)
     errors: Errors = {}
     for seed in range(args.seeds):
-        found = {
-            "discriminator_features": of_discriminator(
-                with_overrides(config, {"seed": seed}), images, test, labels
-            )
-        }
+        found: dict[str, dict[int, int]] = {}
+        if args.steps:
+            own = with_overrides(config, {"seed": seed, "train.n_steps": args.steps})
+            found["discriminator_features"] = of_discriminator(own, images, test, labels)
         if args.inference is not None:
             net = load(args.inference)
             assert isinstance(net, SavedInference)
