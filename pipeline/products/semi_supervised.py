@@ -229,10 +229,10 @@ def _card(saved: SavedSemiSupervised) -> Card:
         f"{PAPER.removeprefix('(').removesuffix(')')}, section 7, `semi_supervised`): "
         f"{METHODS[cfg.method]}. It has {size:,} parameters; the generator beside it is kept, too",
         caption="The first {n_samples} samples of the generator beside it, of seed {seed}; none "
-        "was picked.  They need not look like images: this one is as good as its classifier.",
+        "was picked. It serves to train the classifier: its samples need not look like images.",
         scores=(
-            "`classification_error_test` is the share of test images that are classified wrongly, "
-            "\n`supervised_error_test` that of a net of the same shape which was trained on the "
+            "`classification_error_test` is the share of test images that it classifies wrongly,\n"
+            "`supervised_error_test` that of a net of the same shape which was trained on the "
             "same labels alone.\n`few_labels_nats` and `few_labels_accuracy` are the "
             "cross-entropy and the share of right answers on\nthe labelled images, without noise.",
         ),

@@ -1194,3 +1194,32 @@ def test_page_without_extensions_has_no_section_of_them(full):
 
 def test_every_task_has_its_words_on_the_page():
     assert PRODUCTS.keys() == TASKS.keys()
+
+
+def test_a_classifier_is_shown_with_its_picture_its_errors_and_whose_labels_chose_it():
+    nats = {"few_labels_nats": 0.016, "few_labels_nats_se": 0.001}
+    history = [{"step": 400, "images_seen": 40_000, **nats}]
+    trial = a_trial(2, None, history=history, overrides={}, best=history[0])
+    errors = {"classification_error_test": 0.012, "supervised_error_test": 0.24}
+    names = ("few_labels_nats", "few_labels_accuracy")
+    sweep = {"n_trials": 1, "objective": "few_labels_nats"}
+    config = load_config({"name": "few", "base": {"semi_supervised": {}}, "sweep": sweep})
+    shown = page(
+        config=to_dict(config),
+        trials=[trial],
+        pictures={"classified.png": png()},
+        scores=errors | {f"{k}_se": 0.001 for k in errors} | nats | {"n_samples": 0},
+        evaluation=Evaluation(
+            scores={name: a_score(name) for name in names},
+            unavailable={},
+            n_samples=0,
+            details={"few_labels": {"n": 100, "n_right": 100}},
+        ),
+    )
+    text = " ".join(shown.text.split())
+    assert "Classification with few labels" in shown.headings
+    assert "A class in each row: left the labelled images" in text
+    assert "With 100 labels it classifies 1.20 ± 0.10 % of the test images wrongly" in text
+    assert "chosen by cross-entropy of the few labels on the labelled images, 0.0160" in text
+    assert "on the validation split" not in text
+    assert "By labelled images." in text
