@@ -264,7 +264,8 @@ def _card(saved: SavedInference) -> Card:
     cfg, prior = saved.config.inference, saved.config.prior
     shape, width = ", ".join(map(str, saved.image_shape)), len(saved.spread)
     n_parameters = sum(p.numel() for p in saved.E.parameters())
-    what = " and ".join("z" if layer == 0 else f"hidden layer {layer}" for layer in cfg.layers)
+    *before, last = ["z" if layer == 0 else f"hidden layer {layer}" for layer in cfg.layers]
+    what = f"{', '.join(before)} and {last}" if before else last
     return Card(
         heading="Inference net",
         what=f"An inference net E for a generator G, which lies beside it, of generative "

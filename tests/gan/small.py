@@ -62,6 +62,7 @@ EXTENSIONS = {
             "shear": 0.1,
             "shift": 1.0,
             "noise": 0.1,
+            "distort_images": True,
         },
     },
     "inference_joint": {"inference": {"hidden": [6], "layers": [1], "generator": "joint"}},

@@ -114,13 +114,14 @@ class Learner:
         with frozen(G):
             with torch.no_grad():
                 codes, pixels = self.codes.of(G, z)
-                samples = self.distortions.apply(pixels, self.image_shape, self.streams.noise)
+                samples = self._distorted(pixels)
             spread = self.codes.spread(codes) if self.spread is None else self.spread
             weight = self.cfg.reconstruction
             if weight:
                 x = next(self.images)
+                seen = self._distorted(x) if self.cfg.distort_images else x
                 # In one pass, so that batch norm is of both kinds of images.
-                both = self._predict(torch.cat([samples, x]))
+                both = self._predict(torch.cat([samples, seen]))
                 predicted, of_images = both[: len(samples)], both[len(samples) :]
                 decoded = self.codes.decode(G, of_images)
                 reconstruction = unexplained(decoded, x, self.variance)
@@ -158,6 +159,9 @@ class Learner:
         self.images.set_state(part_of(state, "e_images/"))
         if self.average is not None:
             self.average.load_state_dict(part_of(state, "e_average/"))
+
+    def _distorted(self, x: Tensor) -> Tensor:
+        return self.distortions.apply(x, self.image_shape, self.streams.noise)
 
     def _predict(self, x: Tensor) -> Tensor:
         masks = self.E.draw_masks(len(x), self.streams.dropout)

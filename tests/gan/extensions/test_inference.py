@@ -331,6 +331,25 @@ def test_without_the_weight_no_training_image_is_looked_at():
     assert_close(one.saved().E.state_dict(), other.saved().E.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("distort_images", [False, True])
+def test_training_images_are_seen_distorted_where_that_is_asked_for(distort_images, monkeypatch):
+    run = start(reconstruction=1.0, shift=1, distort_images=distort_images)
+    distorted, seen = [], []
+    predict = run.learner._predict
+
+    def distort(self, x, image_shape, rng):
+        distorted.append(x)
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(type(run.learner.distortions), "apply", distort)
+    monkeypatch.setattr(run.learner, "_predict", lambda x: (seen.append(x), predict(x))[1])
+    next(run.train())
+    # Samples, and then images, are replaced by black ones if they are distorted.
+    assert len(distorted) == 1 + distort_images
+    assert not seen[0][:8].any()
+    assert bool(seen[0][8:].any()) != distort_images
+
+
 def test_a_run_that_diverges_says_so():
     config = with_overrides(inference_config(), {"train.learning_rate": 1e30})
     run = start_run(config, small_images(), device="cpu", origin=origin_of(config))
