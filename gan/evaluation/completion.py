@@ -13,20 +13,21 @@ those that are scored.  Completions that are all alike, or far from what was the
 do those that are wrong in many ways.
 
 To compare with, the same of completions by the k nearest training images, by their visible pixels,
-with the best k on the images that choose sigma, too; and by the mean training image.  Where the
+with the best k on the images that choose sigma, too (as a model may choose how far from its mean
+it draws its noise); and by the mean training image.  Where the
 label is visible, both are of its class.
 
-Whether a completion is of the class of the image is asked of the most probable completion, as the
+Whether a completion is of the class of the image is asked of the single best completion, as the
 nearest training image is one; and of draws, which are right no more often than their class is
 probable.
 
     asked = questions(images, labels, n=1500, seed=0)["half"]
-    found = compare(asked.part(0, 500), asked.part(500, 1500), answer=..., best=..., known=...)
+    found = compare(asked.part(0, 500), asked.part(500, 1500), ways=..., best=..., known=...)
     found.own.log_likelihood, found.nearest.log_likelihood, found.likelihood_gain
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,6 +43,8 @@ N_SHOWN = 5
 """Completions of an image that are classified, and whose distances are taken."""
 WIDTHS = tuple(math.exp(math.log(0.01) + i * math.log(100) / 120) for i in range(121))
 """Widths to choose from: 0.01 to 1, each 4 % above the last."""
+DRAWN = 1.0
+"""The way of completing as the model draws."""
 NEAREST = (1, 2, 5, 10, 20, 50)
 """Numbers of training images to choose from."""
 
@@ -179,6 +182,24 @@ def per_pixel(answers: Answers, *, sigma: float) -> Tensor:
     return mixture_log_likelihood(answers, sigma=sigma) / answers.n_hidden.clamp(min=1)
 
 
+def likeliest(choosing: Questions, ways: Mapping[float, Answer]) -> float:
+    """The way of completing by which these images are the most probable."""
+
+    def value(way: float) -> float:
+        answers = collect(choosing, ways[way])
+        return per_pixel(answers, sigma=choose_width(answers)).mean().item()
+
+    return max(ways, key=value)
+
+
+def log_likelihoods(
+    choosing: Questions, scored: Questions, *, ways: Mapping[float, Answer]
+) -> Tensor:
+    """Of each scored image, nats a hidden pixel, [n] float64; way and width are chosen before."""
+    way = ways[likeliest(choosing, ways)]
+    return per_pixel(collect(scored, way), sigma=choose_width(collect(choosing, way)))
+
+
 def choose_width(answers: Answers) -> float:
     """The one of `WIDTHS` by which the images are the most probable, a hidden pixel."""
     return max(WIDTHS, key=lambda sigma: per_pixel(answers, sigma=sigma).mean().item())
@@ -194,7 +215,7 @@ class CompletionScores:
         n_draws: completions of an image.
         log_likelihood: their mean.
         squared_error: of a hidden pixel, of one completion.
-        agreement: share of the most probable completions of the class of the image.
+        agreement: share of the single best completions that are of the class of the image.
         drawn_agreement: the same share of draws.
         diversity: mean distance between two completions of an image.
     """
@@ -288,8 +309,16 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Completions beside the two simple ways, on the same images under the same masks."""
+    """Completions beside the two simple ways, on the same images under the same masks.
 
+    Attributes:
+        way: that of the likelihood.
+        own: scores of the model.
+        nearest: of nearest-neighbour completion.
+        mean: of mean completion.
+    """
+
+    way: float
     own: CompletionScores
     nearest: CompletionScores
     mean: CompletionScores
@@ -308,15 +337,21 @@ class Comparison:
 
 
 def compare(
-    choosing: Questions, scored: Questions, *, answer: Answer, best: Answer, known: Known
+    choosing: Questions,
+    scored: Questions,
+    *,
+    ways: Mapping[float, Answer],
+    best: Answer,
+    known: Known,
 ) -> Comparison:
     """Scores of completions, of nearest-neighbour completion and of mean completion.
 
     Args:
-        choosing: images that choose sigma, and the number of nearest training images.
+        choosing: images that choose sigma, the way, and the number of nearest training images.
         scored: images that are scored, under masks of the same group.
-        answer: completions drawn as the model has them.
-        best: its most probable ones, for the agreement: the nearest training image, and the mean,
+        ways: completions as the model draws them, at 1.0, and others, of which the likelihood is
+            that of the likeliest.
+        best: its single best ones, for the agreement: the nearest training image, and the mean,
             are such answers, too, where a draw is right no more often than its class is probable.
         known: what the simple ways know.
     """
@@ -326,10 +361,17 @@ def compare(
         return completion_scores(*found, scored.labels, classify=known.classify)
 
     means = mean_images(known.train, known.labels)
+    chosen, drawn = likeliest(choosing, ways), scores(ways[DRAWN])
+    likely = drawn if chosen == DRAWN else scores(ways[chosen])
     shown = collect(scored, best).shown
     return Comparison(
+        way=chosen,
         own=replace(
-            scores(answer), agreement=agreement(shown, scored.labels, classify=known.classify)
+            likely,
+            squared_error=drawn.squared_error,
+            drawn_agreement=drawn.drawn_agreement,
+            diversity=drawn.diversity,
+            agreement=agreement(shown, scored.labels, classify=known.classify),
         ),
         nearest=_nearest_scores(choosing, scored, known),
         mean=scores(lambda asked, _: mean_completions(asked, means)),

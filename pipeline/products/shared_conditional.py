@@ -19,15 +19,11 @@ from gan.datasets.splits import load_train_valid
 from gan.errors import ConditionError, ConfigError, DatasetError
 from gan.evaluation.completion import (
     N_DRAWS,
-    N_SHOWN,
     Comparison,
     CompletionScores,
     Known,
     Questions,
-    choose_width,
-    collect,
     compare,
-    per_pixel,
     questions,
 )
 from gan.evaluation.score import Score, normal_score, proportion_score
@@ -36,8 +32,11 @@ from gan.extensions.shared_conditional.saved import CompletedImages, SavedShared
 from gan.extensions.shared_conditional.scores import (
     QUESTION_SEED,
     answer_by,
+    best_answer,
     classification_errors,
+    completion_log_likelihoods,
     labelled,
+    ways_of,
 )
 from gan.masks import GROUPS, MASKS, draw_masks
 from gan.metric_names import COMPLETION_LL_VALID
@@ -62,7 +61,7 @@ from pipeline.products.generator import PAPER, REFERENCE, n_parameters, z_lines
 from pipeline.score_groups import LESS, MORE, NONE, Group
 
 PART = "completion"
-N_CHOOSING, N_SCORED = 250, 1_000
+N_CHOOSING, N_SCORED = 250, 500
 """Images that choose sigma and the number of neighbours, and images that are scored."""
 GATED = (
     "half",
@@ -93,10 +92,9 @@ def measure(candidate: Candidate) -> Measured:
     known = Known(
         train=train, labels=labels, classify=lambda images: log_probabilities(images).argmax(1)
     )
-    answer = answer_by(sampler, seed=candidate.seed)
-    best = answer_by(sampler, seed=candidate.seed, draws=N_SHOWN, is_label_drawn=False)
+    ways, best = ways_of(sampler, seed=candidate.seed), best_answer(sampler)
     found = {
-        group: compare(choosing, scored, answer=answer, best=best, known=known)
+        group: compare(choosing, scored, ways=ways, best=best, known=known)
         for group, (choosing, scored) in _questions(candidate).items()
     }
     own = torch.stack([comparison.own.log_likelihoods for comparison in found.values()]).mean(0)
@@ -110,6 +108,7 @@ def measure(candidate: Candidate) -> Measured:
     details = {
         "n_images": len(own),
         "n_draws": N_DRAWS,
+        "z_scale": {group: one.way for group, one in found.items()},
         "sigma": {group: one.own.sigma for group, one in found.items()},
         "n_nearest": {group: one.nearest.n_draws for group, one in found.items()},
     }
@@ -165,13 +164,8 @@ def measure_test(candidate: Candidate) -> dict[str, float]:
 def values(candidate: Candidate) -> Values:
     """The log-likelihood of each scored image, over all groups of masks."""
     sampler = candidate.saved.sampler()
-    by_group = []
-    for choosing, scored in _questions(candidate).values():
-        before, after = (
-            collect(asked, answer_by(sampler, seed=candidate.seed)) for asked in (choosing, scored)
-        )
-        by_group.append(per_pixel(after, sigma=choose_width(before)))
-    return {COMPLETION_LL_VALID: torch.stack(by_group).mean(0).numpy()}
+    found = completion_log_likelihoods(sampler, _questions(candidate), seed=candidate.seed)
+    return {COMPLETION_LL_VALID: found.numpy()}
 
 
 def findings(evaluation: Evaluation, scores: Mapping[str, float]) -> str:
@@ -228,7 +222,7 @@ def completes_likelier(evaluation: Evaluation, limits: LimitsConfig) -> Check:
 
 
 def completes_truer(evaluation: Evaluation, limits: LimitsConfig) -> Check:
-    """More completions of the most probable class are of the right one than of the simple ways."""
+    """More of the single best completions are of the right class than of the simple ways."""
     return _gains(
         evaluation,
         limits,
@@ -420,8 +414,9 @@ def _card(saved: SavedShared) -> Card:
             "`completion_ll` is the log-likelihood of the hidden pixels, in nats a hidden pixel, "
             f"under a mixture of\n{N_DRAWS} Gaussians, one around each completion, with a width "
             "chosen on other validation images;\n`_nearest` and `_mean` are the same of "
-            "completions by training images. `agreement` is the share of\ncompletions, of the "
-            "most probable class, that an independent classifier puts into that of the image.",
+            "completions by training images. `agreement` is the share of\ncompletions (of the "
+            "most probable class, z at its mean) that an independent classifier puts into the "
+            "class of the image.",
         ),
         options=f" --condition {saved.n_classes - 1}",
         python="import torch\n\nsampler = generator.sampler()\n"
@@ -495,8 +490,8 @@ SHARED_CONDITIONAL = Product(
         _group(
             "Class of completions",
             "agreement",
-            "Share of completions, of the most probable class, that a classifier without a part "
-            "in training puts into the class of the image. " + BESIDE,
+            "Share of single best completions (of the most probable class, z at its mean) that a "
+            "classifier without a part in training puts into the class of the image. " + BESIDE,
             good=MORE,
             check="completes_truer",
         ),

@@ -125,6 +125,7 @@ class SharedSampler:
         draws: int,
         seed: int,
         is_label_drawn: bool = True,
+        z_scale: float = 1.0,
     ) -> Completed:
         """Draw completions of images, each by noise of its own.
 
@@ -135,12 +136,14 @@ class SharedSampler:
             draws: completions of each image.
             seed: same seed, same completions, whatever `batch_size`.
             is_label_drawn: else a hidden label is the most probable one.
+            z_scale: what z is multiplied by; at 0 it is its mean, of every prior.
 
         Raises:
             ValueError: there is no image, or no draw of any.
         """
         n, K = len(images), self.G.n_classes
         z = draw_in_blocks(self.prior, n * draws, stream(seed, "samples", self._device))
+        z = z if z_scale == 1 else z_scale * z
         noise = draw_in_blocks(Gumbel(K), n * draws, stream(seed, "labels", self._device))
         noise = noise if is_label_drawn else torch.zeros_like(noise)
         seen = self._evidence(images, mask, labels)

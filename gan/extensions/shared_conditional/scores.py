@@ -14,9 +14,7 @@ from gan.evaluation.completion import (
     N_DRAWS,
     Answer,
     Questions,
-    choose_width,
-    collect,
-    per_pixel,
+    log_likelihoods,
     questions,
 )
 from gan.extensions.shared_conditional.saved import SavedShared, SharedSampler
@@ -33,6 +31,9 @@ QUESTION_SEED = 0
 """The same questions in every run, so that two runs compare image by image."""
 N_QUESTIONS = 750
 """Images; a third of them chooses the width of the observation model, the others are scored."""
+Z_SCALES = (0.5, 0.75, 1.0)
+"""What z is multiplied by for the likelihood: the best on the images that choose the width, as
+fewer or more neighbours are for completions by training images."""
 GREY = 0.5
 """How a hidden pixel is shown."""
 SHOWN_IN_ROW = 10
@@ -43,13 +44,17 @@ def score_shared(saved: SavedShared, validation: Validation) -> Scored:
     data, seed = validation.config.data, validation.config.seed
     sampler = saved.sampler()
     asked = _validation_questions(data)
-    log_likelihoods = completion_log_likelihoods(sampler, asked, seed=seed)
+    third = len(asked["half"]) // 3
+    pairs = {
+        group: (one.part(0, third), one.part(third, len(one))) for group, one in asked.items()
+    }
+    found = completion_log_likelihoods(sampler, pairs, seed=seed)
     images, labels = labelled(load_data(data)[1])
     wrong = classification_errors(sampler, images, labels)
     return Scored(
         scores={
-            COMPLETION_LL_VALID: log_likelihoods.mean().item(),
-            COMPLETION_LL_VALID_SE: _standard_error(log_likelihoods),
+            COMPLETION_LL_VALID: found.mean().item(),
+            COMPLETION_LL_VALID_SE: _standard_error(found),
             CLASSIFICATION_ERROR_VALID: wrong.mean().item(),
             CLASSIFICATION_ERROR_VALID_SE: _standard_error(wrong),
         },
@@ -58,25 +63,27 @@ def score_shared(saved: SavedShared, validation: Validation) -> Scored:
 
 
 def completion_log_likelihoods(
-    sampler: SharedSampler, asked: Mapping[str, Questions], *, seed: int
+    sampler: SharedSampler, asked: Mapping[str, tuple[Questions, Questions]], *, seed: int
 ) -> Tensor:
     """Of each scored image, the mean over all groups of masks, nats a hidden pixel: [n] float64.
 
     Args:
         sampler: completes them.
-        asked: questions by group, the same images in each; a third of them chooses sigma.
+        asked: by group, questions that choose and those that are scored; the same images in each.
         seed: of the noise.
     """
-    by_group = []
-    for one in asked.values():
-        found, n_choosing = collect(one, answer_by(sampler, seed=seed)), len(one) // 3
-        sigma = choose_width(found.part(0, n_choosing))
-        by_group.append(per_pixel(found.part(n_choosing, len(one)), sigma=sigma))
+    ways = ways_of(sampler, seed=seed)
+    by_group = [log_likelihoods(*pair, ways=ways) for pair in asked.values()]
     return torch.stack(by_group).mean(0)
 
 
+def ways_of(sampler: SharedSampler, *, seed: int) -> dict[float, Answer]:
+    """Completions by z as it is drawn, at 1, and nearer to its mean."""
+    return {scale: answer_by(sampler, seed=seed, z_scale=scale) for scale in Z_SCALES}
+
+
 def answer_by(
-    sampler: SharedSampler, *, seed: int, draws: int = N_DRAWS, is_label_drawn: bool = True
+    sampler: SharedSampler, *, seed: int, draws: int = N_DRAWS, z_scale: float = 1.0
 ) -> Answer:
     """The completions of a shared model; each part of the questions has noise of its own.
 
@@ -84,7 +91,7 @@ def answer_by(
         sampler: completes.
         seed: of the noise.
         draws: completions of each image.
-        is_label_drawn: else a hidden label is the most probable one.
+        z_scale: what z is multiplied by.
     """
 
     def answer(asked: Questions, start: int) -> Tensor:
@@ -95,7 +102,26 @@ def answer_by(
             labels=labels,
             draws=draws,
             seed=seed + start,
-            is_label_drawn=is_label_drawn,
+            z_scale=z_scale,
+        )
+        return found.images.cpu()
+
+    return answer
+
+
+def best_answer(sampler: SharedSampler) -> Answer:
+    """One completion of each: of the most probable class, and with z at its mean."""
+
+    def answer(asked: Questions, start: int) -> Tensor:
+        labels = asked.labels if asked.is_label_visible else None
+        found = sampler.complete(
+            asked.images,
+            asked.mask,
+            labels=labels,
+            draws=1,
+            seed=0,  # nothing of it is left
+            is_label_drawn=False,
+            z_scale=0.0,
         )
         return found.images.cpu()
 

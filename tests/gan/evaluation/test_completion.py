@@ -20,6 +20,8 @@ from gan.evaluation.completion import (
     collect,
     compare,
     completion_scores,
+    likeliest,
+    log_likelihoods,
     mean_completions,
     mean_distances,
     mean_images,
@@ -171,6 +173,22 @@ def test_the_distance_of_two_completions_is_euclidean():
     assert mean_distances(shown[:, :1]).tolist() == [0.0, 0.0]
 
 
+def test_the_likelihood_is_of_the_way_that_is_likeliest_and_the_rest_of_draws():
+    asked, others = some_questions(60), known()
+    before, after = asked.part(0, 30), asked.part(30, 60)
+    ways = {0.5: answer_with(0.02), 1.0: answer_with(0.3)}
+    assert likeliest(before, ways) == 0.5
+    found = compare(before, after, ways=ways, best=answer_with(0.0), known=others)
+    assert found.way == 0.5
+    sigma = choose_width(collect(before, ways[0.5]))
+    expected = per_pixel(collect(after, ways[0.5]), sigma=sigma)
+    assert_close(found.own.log_likelihoods, expected, rtol=1e-9, atol=1e-9)
+    assert_close(log_likelihoods(before, after, ways=ways), expected, rtol=1e-9, atol=1e-9)
+    drawn = compare(before, after, ways={1.0: ways[1.0]}, best=answer_with(0.0), known=others)
+    assert found.own.squared_error == drawn.own.squared_error
+    assert found.own.diversity == drawn.own.diversity
+
+
 # The simple ways
 
 
@@ -206,7 +224,7 @@ def test_better_completions_gain_on_both_simple_ways():
     asked, others = some_questions(60), known()
     near, exact = answer_with(0.01), answer_with(0.0)
     before, after = asked.part(0, 30), asked.part(30, 60)
-    found = compare(before, after, answer=near, best=exact, known=others)
+    found = compare(before, after, ways={1.0: near}, best=exact, known=others)
     simple = (found.nearest.log_likelihood.value, found.mean.log_likelihood.value)
     assert found.likelihood_gain == found.own.log_likelihood.value - max(simple) > 0
     shares = (found.nearest.agreement.value, found.mean.agreement.value)
@@ -223,7 +241,7 @@ def test_the_nearest_way_has_its_best_number_of_neighbours_and_the_class_of_the_
     asked, others = some_questions(60), known()
     before, after = asked.part(0, 30), asked.part(30, 60)
     found = compare(
-        before, after, answer=answer_with(0.1), best=answer_with(0.1), known=others
+        before, after, ways={1.0: answer_with(0.1)}, best=answer_with(0.1), known=others
     ).nearest
 
     def scores(k):

@@ -13,15 +13,16 @@ from torch.testing import assert_close
 from gan.config import with_overrides
 from gan.datasets.images import ImageSet
 from gan.errors import ConditionError, ConfigError, DatasetError, DivergedError
-from gan.evaluation.completion import choose_width, collect, per_pixel, questions
+from gan.evaluation.completion import log_likelihoods, questions
 from gan.extensions.shared_conditional.nets import Evidence, Gumbel, build_shared_generator
 from gan.extensions.shared_conditional.saved import CompletedImages, SharedSampler
 from gan.extensions.shared_conditional.scores import (
-    answer_by,
+    best_answer,
     classification_errors,
     completion_log_likelihoods,
     completions_picture,
     labelled,
+    ways_of,
 )
 from gan.extensions.shared_conditional.training import complete, energy_score
 from gan.masks import GROUPS
@@ -350,14 +351,27 @@ def test_the_exported_function_completes_as_the_sampler_does():
 def test_the_score_is_the_mean_over_groups_of_the_likelihood_of_hidden_pixels():
     sampler = trained().sampler()
     images, labels = some_images(30), torch.arange(30) % 3
-    asked = questions(images, labels, n=30, seed=0)
+    asked = {
+        group: (one.part(0, 10), one.part(10, 30))
+        for group, one in questions(images, labels, n=30, seed=0).items()
+    }
     found = completion_log_likelihoods(sampler, asked, seed=1)
-    by_group = []
-    for one in asked.values():
-        answers = collect(one, answer_by(sampler, seed=1))
-        sigma = choose_width(answers.part(0, 10))
-        by_group.append(per_pixel(answers.part(10, 30), sigma=sigma))
-    assert_close(found, torch.stack(by_group).mean(0), rtol=1e-9, atol=1e-9)
+    ways = ways_of(sampler, seed=1)
+    expected = [log_likelihoods(*pair, ways=ways) for pair in asked.values()]
+    assert_close(found, torch.stack(expected).mean(0), rtol=1e-9, atol=1e-9)
+
+
+def test_the_best_completion_is_of_the_most_probable_class_with_z_at_its_mean():
+    saved = trained()
+    asked = questions(some_images(6), torch.arange(6) % 3, n=6, seed=0)["half"]
+    found = best_answer(saved.sampler())(asked, 0)
+    seen = Evidence(
+        x=asked.images.flatten(1),
+        y=torch.zeros(6, 3),
+        mask=torch.cat([asked.mask.flatten(1), torch.zeros(6, 1)], 1),
+    )
+    expected = saved.G(seen, torch.zeros(6, 1, 5), torch.zeros(6, 1, 3)).x
+    assert_close(found.flatten(2), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_picture_shows_image_visible_part_and_completions_of_each_group():
