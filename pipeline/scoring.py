@@ -27,7 +27,7 @@ from gan.datasets.splits import load_train_valid
 from gan.errors import ConfigError, DatasetError
 from gan.evaluation.ais import AisSettings
 from gan.evaluation.real_images import RealImages
-from gan.evaluation.suite import evaluate, require_pixels
+from gan.evaluation.suite import Evaluation, evaluate, require_pixels
 from gan.files import new_folder
 from gan.randomness import stream_seed
 from gan.saved_generator import SavedSampler
@@ -165,9 +165,12 @@ def _judge(
         require_log_likelihood(saved, n_images=n_likelihood_images, n_scored=len(real.scored))
     if request.is_logged:
         prepare_store(tracking_uri(), EXPERIMENT)  # a store that is away is no news for the end
-    evaluation = evaluate(samples, real, seed=seed)
+    # Samples of a model that is judged by something else have no scores in its own stage either.
+    is_judged_by_images = saved is None or product.is_judged_by_images
+    evaluation = Evaluation(scores={}, unavailable={}, n_samples=0)
+    if is_judged_by_images:
+        evaluation = _of_images(samples, real, seed=seed, saved=saved)
     if saved is not None:
-        evaluation = with_path_scores(evaluation, saved.sampler(), real, seed=seed)
         candidate = Candidate(
             saved=saved,
             config=config.base,
@@ -188,9 +191,9 @@ def _judge(
         verdicts = [asdict(check) for check in checks]
         (folder / CHECKS).write_text(json.dumps(verdicts, indent=2) + "\n")
         (folder / PICTURES).mkdir()
-        sample_pictures(folder / PICTURES, samples, train=real.train)
+        if is_judged_by_images:
+            _write_pictures(folder / PICTURES, samples, real, seed=seed, saved=saved)
         if saved is not None:
-            interpolation_pictures(folder / PICTURES, saved.sampler(), seed=seed)
             product.draw_picture(candidate, folder / PICTURES)
         if request.keep is not None:
             with new_folder(request.keep.absolute()) as kept:
@@ -198,6 +201,25 @@ def _judge(
         if not request.is_logged:
             return judged
         return replace(judged, run_id=_log(judged, config, request, real, folder))
+
+
+def _of_images(
+    samples: Tensor, real: RealImages, *, seed: int, saved: SavedSampler | None
+) -> Evaluation:
+    """The suite on samples, with the scores along paths of z where there is a generator."""
+    evaluation = evaluate(samples, real, seed=seed)
+    if saved is None:
+        return evaluation
+    return with_path_scores(evaluation, saved.sampler(), real, seed=seed)
+
+
+def _write_pictures(
+    folder: Path, samples: Tensor, real: RealImages, *, seed: int, saved: SavedSampler | None
+) -> None:
+    """Pictures of samples, and of paths of z where there is a generator."""
+    sample_pictures(folder, samples, train=real.train)
+    if saved is not None:
+        interpolation_pictures(folder, saved.sampler(), seed=seed)
 
 
 def _real_images(samples: Tensor, config: PipelineConfig, request: Request) -> RealImages:

@@ -488,3 +488,14 @@ def test_command_says_what_is_wrong_in_one_line(gan, here, samples, generator):
         gan("evaluate", "net", log, "--set", "seed=1", "--set", "prior.dim=9"), status=2
     )
     assert not list(here.glob("mlflow*"))
+
+
+def test_a_model_that_no_images_judge_has_its_own_scores_alone(here, generator, monkeypatch):
+    product = scoring.product_of(untrained().config)
+    own = dataclasses.replace(product, is_judged_by_images=False)
+    monkeypatch.setattr(scoring, "product_of", lambda config: own)
+    kept = here / "kept"
+    judged = score_generator("net", request("net", keep=kept), assignments=[], ais=QUICK)
+    assert (judged.evaluation.scores, judged.evaluation.n_samples) == ({}, 0)
+    assert judged.checks == ()
+    assert list((kept / "pictures").iterdir()) == []
