@@ -209,8 +209,8 @@ class InferenceConfig:
     """Weight of |G(E(x)) - x|^2 of training images, as a share of these images' variance, beside
     the error of the codes of samples, as a share of the codes'; 0: E sees samples alone."""
     distort_images: bool = False
-    """Whether E sees training images distorted as samples are; G(E(x)) is to be the image that
-    they were before. Codes then compare images better, and G(E(x)) is a poorer copy."""
+    """Whether E sees training images distorted as samples are, while G(E(x)) is to be the image
+    before that."""
     generator: Literal["frozen", "joint"] = "frozen"
     """G: the promoted one that the run starts from, which stays as it is; or one that is trained
     with D at the same time, from the beginning, by the same `train`."""
