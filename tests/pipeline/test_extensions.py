@@ -53,6 +53,7 @@ SECTIONS = {
 ALL = pytest.mark.parametrize("task", SECTIONS)
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1_200),  # all of them are run by whichever test comes first
     pytest.mark.ray,
     pytest.mark.mlflow,
     # MLflow's, at its first import, of type hints of its own.
@@ -75,7 +76,7 @@ def whole(tmp_path_factory):
         f"evaluation.extractor_steps={N_EXTRACTOR_STEPS}",
     )
     command = ["run", "tiny.yaml", *(f"--set={setting}" for setting in settings), "--json"]
-    answer = gan_process(*command, cwd=folder)
+    answer = gan_process(*command, cwd=folder, timeout=900)
     assert answer.status == 0, answer.err
     return SimpleNamespace(
         folder=folder,
