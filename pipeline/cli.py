@@ -47,7 +47,9 @@ _ENVIRONMENT = {
 
 Source = Annotated[
     str,
-    typer.Argument(help="Name of a preset (quick, mnist, conditional), or path of a YAML file."),
+    typer.Argument(
+        help="Name of a preset (quick, mnist, or an extension's), or a YAML file."
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
@@ -166,7 +168,7 @@ _stage_command("promote", "Ask the gate, and make the winner the champion if it 
 @app.command()
 def extend(
     source: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="An extension: conditional. Or a YAML file.")
+        str, typer.Argument(metavar="NAME|FILE", help="Name of an extension, or a YAML file.")
     ],
     assignments: Assignments = None,
     first: First = None,
@@ -174,6 +176,8 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Run one of the paper's extensions: all its stages, from data to report.
+
+    NAME is conditional, inference, shared_conditional, semi_supervised or learned_prior.
 
     It is a run like that of the generator: a sweep if it has a space, tracked, and promoted as a
     model of its own. The setting `extensions` of `gan run` has the same done behind the generator.

@@ -344,3 +344,9 @@ def test_a_refusal_is_told_whether_or_not_the_extensions_were_run(here):
     names = [told.name for told in main_line.refusals(graph, [promoted, extended])]
     assert names == ["covers", "conditional: covers"]
     assert [told.name for told in main_line.refusals(graph, [promoted])] == ["covers"]
+
+
+def test_help_of_extend_names_every_extension():
+    text = command_help("extend")
+    assert known_extensions()
+    assert all(resolve(name).base.task in text for name in known_extensions())
