@@ -234,7 +234,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     torch.set_num_threads(args.threads)
-    torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it
+    if args.device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
     overrides = {path: read_yaml(text) for path, text in (s.split("=", 1) for s in args.set)}
     steps = {
         "train.n_steps": args.steps,
