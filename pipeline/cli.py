@@ -47,9 +47,7 @@ _ENVIRONMENT = {
 
 Source = Annotated[
     str,
-    typer.Argument(
-        help="Name of a preset (quick, mnist, or an extension's), or a YAML file."
-    ),
+    typer.Argument(help="Name of a preset (quick, mnist, or an extension's), or a YAML file."),
 ]
 Assignments = Annotated[
     list[str] | None,
