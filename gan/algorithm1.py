@@ -47,6 +47,33 @@ class Progress:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProgressBeside:
+    """What training reports where more is descended than the two losses.
+
+    Attributes:
+        game: of the two players.
+        beside: means of the other losses over the same steps, by metric name.
+    """
+
+    game: Progress
+    beside: dict[str, float]
+
+    @property
+    def step(self) -> int:
+        """Updates of G so far."""
+        return self.game.step
+
+    @property
+    def images_seen(self) -> int:
+        """Training images that D has seen so far."""
+        return self.game.images_seen
+
+    def metrics(self) -> dict[str, float]:
+        """Every value but the counts, by metric name."""
+        return self.game.metrics() | self.beside
+
+
 Taught = Callable[[Tensor, int], Tensor]
 """D's logits of a minibatch of fakes, [m], and updates of G so far -> those G learns from, [k]."""
 

@@ -185,6 +185,8 @@ def start_run(
     if origin is None and config.start is not None:
         origin = load(Path(config.start))
     require_origin(config, origin)
+    if origin is not None:
+        config = task.adopt(config, origin.config)
     return task.start(config, images, device=device, origin=origin)
 
 

@@ -189,7 +189,7 @@ def start(
     """The run at step 0.
 
     Args:
-        config: the run; of its origin, if it has one, it takes over what `adopt` says.
+        config: the run; where it has an origin, with what `adopt` takes over from that.
         images: training images.
         device: where to train.
         origin: the generator that `stacked` stands on.
@@ -197,8 +197,6 @@ def start(
     Raises:
         ConfigError: that generator makes images of another shape.
     """
-    if origin is not None:
-        config = adopt(config, origin.config)
     return Run(config, images, device=device, build=functools.partial(_parts, origin=origin))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan.algorithm1 import Progress, train
+from gan.algorithm1 import ProgressBeside, train
 from gan.config import RunConfig
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet
@@ -40,33 +40,6 @@ class InferenceProgress:
     def metrics(self) -> dict[str, float]:
         """Every value but the counts, by metric name."""
         return self.errors | {LEARNING_RATE: self.learning_rate}
-
-
-@dataclass(frozen=True, kw_only=True)
-class JointProgress:
-    """What training beside Algorithm 1 reports.
-
-    Attributes:
-        game: of the two players.
-        errors: of codes and of reconstructions, by metric name.
-    """
-
-    game: Progress
-    errors: dict[str, float]
-
-    @property
-    def step(self) -> int:
-        """Updates of G, and of E, so far."""
-        return self.game.step
-
-    @property
-    def images_seen(self) -> int:
-        """Training images that D has seen so far."""
-        return self.game.images_seen
-
-    def metrics(self) -> dict[str, float]:
-        """Every value but the counts, by metric name."""
-        return self.game.metrics() | self.errors
 
 
 class FrozenRun:
@@ -173,7 +146,7 @@ class JointRun:
         """Updates of G, and of E, so far."""
         return self.game.step
 
-    def train(self) -> Iterator[JointProgress]:
+    def train(self) -> Iterator[ProgressBeside]:
         """As `gan.algorithm1.train`.
 
         Raises:
@@ -189,7 +162,7 @@ class JointRun:
         for progress in steps:
             rate = self.learner.descent.learning_rate
             errors = means.take(step=progress.step, learning_rate=rate)
-            yield JointProgress(game=progress, errors=errors)
+            yield ProgressBeside(game=progress, beside=errors)
 
     def saved(self) -> SavedInference:
         """E as it is now, with G."""
@@ -225,7 +198,7 @@ def start(
     """The run at step 0.
 
     Args:
-        config: the run; of its origin, if it has one, it takes over what `adopt` says.
+        config: the run; where it has an origin, with what `adopt` takes over from that.
         images: training images.
         device: where to train.
         origin: the generator that stays as it is.
@@ -236,7 +209,6 @@ def start(
     """
     if origin is None:
         return JointRun(config, images, device=device)
-    config = adopt(config, origin.config)
     G = generator_of(origin, images.image_shape)
     return FrozenRun(config, images, G=G, device=device)
 

@@ -127,7 +127,7 @@ class SemiSupervisedRun:
     """A run of either method.
 
     Args:
-        config: the run; of its origin, if it has one, it takes over what `adopt` says.
+        config: the run; where it has an origin, with what `adopt` takes over from that.
         images: training images with labels, of which the few are kept.
         device: where to train.
         origin: the inference net that `inference_features` starts from.
@@ -151,7 +151,6 @@ class SemiSupervisedRun:
         method = settings(config).method
         if method == "inference_features":
             assert origin is not None  # noqa: S101 (`gan.tasks.require_origin`)
-            config = adopt(config, origin.config)
             self.method = InferenceFeaturesRun(config, few, origin=origin, device=device)
         elif method == "discriminator_features":
             self.method = FeaturesRun(config, few, device=device)

@@ -22,13 +22,12 @@ and Estimation", section 4.3.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gan.algorithm1 import Progress, progress
+from gan.algorithm1 import ProgressBeside, progress
 from gan.config import SharedConditionalConfig, TrainConfig
 from gan.errors import DivergedError
 from gan.extensions.shared_conditional.nets import (
@@ -44,36 +43,6 @@ from gan.model import Gan
 
 SMALLEST = 1e-12
 """Added to a squared norm, whose root has no derivative at 0, where nothing is hidden."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharedProgress:
-    """What training reports: means over the steps since the last report.
-
-    Attributes:
-        game: as of Algorithm 1.
-        energy_score: of two completions, in units of the pixels.
-        label_cross_entropy: of the label given the visible pixels, nats.
-    """
-
-    game: Progress
-    energy_score: float
-    label_cross_entropy: float
-
-    @property
-    def step(self) -> int:
-        """Updates of G so far."""
-        return self.game.step
-
-    @property
-    def images_seen(self) -> int:
-        """Training images that D has seen so far."""
-        return self.game.images_seen
-
-    def metrics(self) -> dict[str, float]:
-        """Every value but the counts, by metric name."""
-        own = {ENERGY_SCORE: self.energy_score, LABEL_CROSS_ENTROPY: self.label_cross_entropy}
-        return self.game.metrics() | own
 
 
 def energy_score(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -101,7 +70,7 @@ def train(
     *,
     own: SharedConditionalConfig,
     masks: MaskTable,
-) -> Iterator[SharedProgress]:
+) -> Iterator[ProgressBeside]:
     """Train until `cfg.n_steps`, yielding every `cfg.report_every` steps and at the end.
 
     As `gan.algorithm1.train` in alternating order, with a mask for each row.
@@ -167,12 +136,11 @@ def _evidence(rows: Tensor, masks: MaskTable, gan: Gan) -> Evidence:
     return Evidence(x=rows[:, :n_pixels], y=rows[:, n_pixels:], mask=mask)
 
 
-def _report(gan: Gan, means: list[float], cfg: TrainConfig) -> SharedProgress:
+def _report(gan: Gan, means: list[float], cfg: TrainConfig) -> ProgressBeside:
     game, (energy, surprise) = progress(gan, means[:4], cfg), means[4:]
+    beside = {ENERGY_SCORE: energy, LABEL_CROSS_ENTROPY: surprise}
     if not (math.isfinite(energy) and math.isfinite(surprise)):
         raise DivergedError(
-            step=gan.step,
-            losses={ENERGY_SCORE: energy, LABEL_CROSS_ENTROPY: surprise},
-            learning_rate=gan.g_descent.learning_rate,
+            step=gan.step, losses=beside, learning_rate=gan.g_descent.learning_rate
         )
-    return SharedProgress(game=game, energy_score=energy, label_cross_entropy=surprise)
+    return ProgressBeside(game=game, beside=beside)

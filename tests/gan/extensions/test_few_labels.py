@@ -12,6 +12,7 @@ from gan.config import SemiSupervisedConfig
 from gan.errors import ConfigError, DatasetError
 from gan.extensions.semi_supervised.few_labels import draw_few, hide
 from gan.extensions.semi_supervised.run import SemiSupervisedRun
+from gan.tasks import start_run
 from tests.gan.small import EXTENSIONS, labelled_images, origin_of, small_config
 
 LABELS = np.random.default_rng(0).integers(0, 3, 300)
@@ -75,7 +76,7 @@ def test_garbage_in_place_of_all_other_labels_changes_nothing(name, monkeypatch)
             "gan.extensions.semi_supervised.run.few_of",
             lambda images, config, rows=rows: hide(images, rows),
         )
-        run = SemiSupervisedRun(config, given, device="cpu", origin=origin_of(config))
+        run = start_run(config, given, device="cpu", origin=origin_of(config))
         list(run.train())
         tensors.append(run.saved().tensors() | run.state())
     assert not np.array_equal(garbage, images.labels)

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from gan.algorithm1 import every_fake
 from gan.config import LearnedPriorConfig, PriorConfig
 from gan.errors import ConfigError
-from gan.extensions.learned_prior import adopt, n_taught, noise, start, top_k
+from gan.extensions.learned_prior import adopt, n_taught, noise, top_k
 from gan.extensions.prior_nets import BelowZ, ComponentNoise, Components, support_of
 from gan.extensions.resampling import Candidates, drawn_candidate
 from gan.priors import Prior, Uniform, build_prior
@@ -116,7 +116,7 @@ def test_random_weights_begin_elsewhere_than_the_generator():
 def test_a_stack_takes_over_the_prior_and_the_shape_of_its_generator():
     origin = small_run(prior__kind="gaussian", prior__dim=3, generator__hidden=[9]).saved()
     config = small_config(learned_prior={"method": "stacked"})
-    saved = start(config, labelled_images(), device="cpu", origin=origin).saved()
+    saved = start_run(config, labelled_images(), device="cpu", origin=origin).saved()
     assert (saved.config.prior, saved.config.generator) == (
         origin.config.prior,
         origin.config.generator,
