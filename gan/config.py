@@ -182,8 +182,25 @@ class ConditionalConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class InferenceConfig:
-    """The inference net E of section 7, which predicts z given x; `train` is of its descent."""
+class DistortionConfig:
+    """Small random changes after which an image is of the same thing; by default none."""
+
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    """Degrees by which images are turned at the most."""
+    zoom: float = Field(default=0.0, ge=0, lt=1)
+    """Share by which they are made larger or smaller at the most."""
+    shear: float = Field(default=0.0, ge=0, le=1)
+    """Share of its height over the middle by which a row of them is moved at the most."""
+    shift: float = Field(default=0.0, ge=0)
+    """Pixels by which they are shifted at the most, in each direction."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InferenceConfig(DistortionConfig):
+    """The inference net E of section 7, which predicts z given x; `train` is of its descent.
+
+    Distorted are the samples that E learns from.
+    """
 
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """What E predicts, side by side: 0 is z, i the i-th hidden layer of G. Ascending."""
@@ -195,14 +212,6 @@ class InferenceConfig:
     """Share of pixels that E does not see in training."""
     dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
     """Share of units of each hidden layer of E that is dropped in training."""
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    """Degrees by which the samples that E learns from are turned at the most."""
-    zoom: float = Field(default=0.0, ge=0, lt=1)
-    """Share by which they are made larger or smaller at the most."""
-    shear: float = Field(default=0.0, ge=0, le=1)
-    """Share of its height over the middle by which a row of them is moved at the most."""
-    shift: float = Field(default=0.0, ge=0)
-    """Pixels by which they are shifted at the most, in each direction."""
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the normal noise on their pixels, which lie in [0, 1]."""
     reconstruction: float = Field(default=0.0, ge=0)
@@ -287,8 +296,11 @@ class LearnedPriorConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SemiSupervisedConfig:
-    """Classification with few labels, section 7; defaults: Salimans et al. (2016) on MNIST."""
+class SemiSupervisedConfig(DistortionConfig):
+    """Classification with few labels, section 7; defaults: Salimans et al. (2016) on MNIST.
+
+    Distorted are labelled images and, of unlabelled ones, the copies that consistency compares.
+    """
 
     method: Literal["feature_matching", "discriminator_features", "inference_features"] = (
         "feature_matching"
@@ -315,6 +327,14 @@ class SemiSupervisedConfig:
     """Updates of the net of D's shape that is trained on the labels alone, to compare with."""
     unlabelled_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss of unlabelled images and fakes beside that of the labelled ones."""
+    consistency_weight: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of what D says of a distorted copy of an unlabelled image, given
+    what it says of the image itself; 0: none, as in the source."""
+    consistency_power: float = Field(default=1.0, gt=0)
+    """Power to which the image's class probabilities are raised, and normalised anew, for that."""
+    consistency_balance: bool = False
+    """Whether they are first divided by how often D has given each class, as classes are alike
+    frequent."""
     anneal_from: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps after which the step size falls linearly to 0; 1: never, as in the
     source."""

@@ -24,6 +24,8 @@ UNLABELLED_LOSS = "unlabelled_loss"
 """Half the cross-entropy of "image" on unlabelled images and of "fake" on fakes, in nats."""
 FEATURE_LOSS = "feature_loss"
 """Mean squared difference of the mean features of unlabelled images and of fakes."""
+CONSISTENCY_LOSS = "consistency_loss"
+"""Cross-entropy of a classifier on distorted copies, given what it says of the images, in nats."""
 
 CODE_ERROR = "code_error"
 """Of an inference net: mean squared error of the codes of samples, in variances of a unit."""

@@ -87,6 +87,18 @@ EXTENSIONS = {
     "semi_supervised": {
         "semi_supervised": {"n_labels": 6, "hidden": [9, 8], "generator_hidden": [7, 6]}
     },
+    "semi_supervised_consistent": {
+        "semi_supervised": {
+            "n_labels": 6,
+            "hidden": [9, 8],
+            "generator_hidden": [7, 6],
+            "consistency_weight": 0.5,
+            "consistency_power": 2.0,
+            "consistency_balance": True,
+            "rotation": 10.0,
+            "shift": 1.0,
+        }
+    },
     "semi_supervised_discriminator_features": {
         "semi_supervised": {"method": "discriminator_features", "n_labels": 6}
     },

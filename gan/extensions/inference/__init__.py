@@ -8,12 +8,11 @@ the same time and to which E's gradient does not go.  What E predicts is the cod
 from the lowest predicted layer on turns it into an image again, and codes of two images say how
 near these are.
 
-    nets.py        E, and what is a code of a given G
-    distortions.py small random changes of the images that E learns from
-    training.py    the loss and its descent
-    run.py         runs: beside a frozen generator, and beside Algorithm 1
-    saved.py       what is kept: codes, reconstructions, refinement, images
-    scores.py      what a run is scored by while it trains
+    nets.py      E, and what is a code of a given G
+    training.py  the loss and its descent
+    run.py       runs: beside a frozen generator, and beside Algorithm 1
+    saved.py     what is kept: codes, reconstructions, refinement, images
+    scores.py    what a run is scored by while it trains
 
 Source: section 7, second extension, of Goodfellow et al. (2014), after the wake-sleep algorithm
 (Hinton et al., 1995), "with the advantage that the inference net may be trained for a fixed

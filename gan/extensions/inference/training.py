@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gan.config import RunConfig
 from gan.datasets.images import ImageSet
 from gan.errors import DivergedError
-from gan.extensions.inference.distortions import Distortions
+from gan.extensions.distortions import Distortions
 from gan.extensions.inference.nets import (
     InferenceNet,
     build_inference_net,
@@ -88,13 +88,7 @@ class Learner:
         train = config.train
         self.descent = build_descent(self.E.parameters(), train, learning_rate=train.learning_rate)
         self.streams = Streams(stream_seed(config.seed, "inference"), device)
-        self.distortions = Distortions(
-            rotation=self.cfg.rotation,
-            zoom=self.cfg.zoom,
-            shear=self.cfg.shear,
-            shift=self.cfg.shift,
-            noise=self.cfg.noise,
-        )
+        self.distortions = Distortions.of(self.cfg, noise=self.cfg.noise)
         pixels = torch.from_numpy(images.images).flatten(1).to(device)
         self.images = Minibatches(pixels, batch_size=train.batch_size, rng=self.streams.data)
         self.variance = _total_variance(pixels)

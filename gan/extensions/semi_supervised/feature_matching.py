@@ -8,13 +8,17 @@ D(x) = Z / (Z + 1) in terms of exponentials is the probability that x is an imag
     loss of G        mean over features of ( E_data f(x) - E_fakes f(G(z)) )^2
 
 with f the last hidden layer of D.  Gaussian noise is added to the pixels and to every hidden layer
-but, for f, the last.
+but, for f, the last.  With `semi_supervised.consistency_weight` D's loss has a term more,
+
+    E_data [ cross-entropy of D's classes of a distorted copy of x, given those of x ]
+
+and labelled images are distorted, too: knowledge of images that the rest does not have.
 
 Source: Salimans et al. (2016), sections 3.1 and 5, and their released code for MNIST
 (improved-gan, train_mnist_feature_matching.py): nets, initial weights, noise and optimiser.
 Differs: G's output begins at the mean image; the step size falls to 0 over the last part of
 training; averages of the weights, if any, begin at the initial ones; only the training split's
-images are used, none of the validation's.
+images are used, none of the validation's.  Consistency: Sajjadi et al. (2016), Xie et al. (2020).
 """
 
 import copy
@@ -29,9 +33,16 @@ from torch import Tensor
 
 from gan.config import RunConfig, SemiSupervisedConfig
 from gan.datasets.images import pixel_mean
+from gan.extensions.distortions import Distortions, warp
 from gan.extensions.semi_supervised.few_labels import FewLabels
 from gan.extensions.semi_supervised.lanes import LaneOrder, Normals
-from gan.extensions.semi_supervised.losses import feature_loss, labelled_loss, unlabelled_loss
+from gan.extensions.semi_supervised.losses import (
+    consistency_loss,
+    consistency_targets,
+    feature_loss,
+    labelled_loss,
+    unlabelled_loss,
+)
 from gan.extensions.semi_supervised.nets import LaneClassifier, LaneGenerator, classify
 from gan.optimisers import build_descent
 from gan.priors import Prior, build_prior
@@ -43,6 +54,8 @@ INIT_IMAGES = 500
 """Training images by which D's scales and biases are initialised."""
 BIAS_FLOOR = 1e-3
 """Distance from 0 and 1 that pixels of G begin with at least."""
+SHARES_MOMENTUM = 0.01
+"""Part of a minibatch in how often D has given each class."""
 SUPERVISED_RATE = 0.003
 """Step size of Adam where D learns from labels alone."""
 WARM_UP_STEPS = 3
@@ -77,7 +90,8 @@ class FeatureMatching:
 
     Attributes:
         step: updates of every lane so far.
-        losses: sums over the steps since they were last read, [3, P]: labelled, unlabelled, G's.
+        losses: sums over the steps since they were last read, [4, P]: labelled, unlabelled, G's,
+            consistency.
     """
 
     def __init__(
@@ -113,13 +127,22 @@ class FeatureMatching:
         )
         self._noise = self._make_noise()
         self._z = torch.zeros(len(few), 2 * train.batch_size, self._prior.dim, device=self.device)
-        self.losses = torch.zeros(3, len(few), device=self.device)
+        self._distortions = Distortions.of(self.cfg)
+        self._maps = self._make_maps()
+        self._shares = torch.full((len(few), 1, few[0].n_classes), 1 / few[0].n_classes)
+        self._shares = self._shares.to(self.device)
+        self.losses = torch.zeros(4, len(few), device=self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     @property
     def n_lanes(self) -> int:
         """P."""
         return len(self.few)
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether distorted copies have a part in D's loss."""
+        return self.cfg.consistency_weight > 0 and not self.is_supervised
 
     @property
     def learning_rate(self) -> float:
@@ -135,6 +158,10 @@ class FeatureMatching:
             n = self._z.shape[1]
             for row, streams in zip(self._z, self.streams, strict=True):
                 row.copy_(self._prior.sample(n, streams.noise))
+        if self._distortions.is_moving:
+            shape, n = self.few[0].image_shape, self._maps.shape[1]
+            for maps, streams in zip(self._maps, self.streams, strict=True):
+                maps.copy_(self._distortions.maps(n, shape, streams.noise))
         self._set_rates()
         if self._graph is None:
             self._update()
@@ -170,7 +197,7 @@ class FeatureMatching:
         self._graph = graph
 
     def read_losses(self) -> Tensor:
-        """Sums of the losses since the last reading, [3, P] on the CPU."""
+        """Sums of the losses since the last reading, [4, P] on the CPU."""
         sums = self.losses.to("cpu", copy=True)
         self.losses.zero_()
         return sums
@@ -196,6 +223,8 @@ class FeatureMatching:
                 "average.G": self.averages.G.state_dict(),
             }
         flat = {f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()}
+        if self.is_consistent:
+            flat["shares"] = self._shares
         return flat | {"step": torch.tensor(self.step)}
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
@@ -215,6 +244,8 @@ class FeatureMatching:
         if self.averages is not None:
             self.averages.D.load_state_dict(part("average.D"))
             self.averages.G.load_state_dict(part("average.G"))
+        if self.is_consistent:
+            self._shares.copy_(state["shares"])
         self.step = int(state["step"])
 
     def _update(self) -> None:
@@ -224,14 +255,20 @@ class FeatureMatching:
             return
         n = self.config.train.batch_size
         labelled, labels, unlabelled, for_g = self._rows
-        x = self._images(torch.cat([labelled, unlabelled], 1))
+        of_labels, x = self._images(labelled), self._images(unlabelled)
         with torch.no_grad():
             fake = self.G(self._z[:, :n])
-        logits = self.D(torch.cat([x, fake], 1), self._noise.tensors[: len(self.D.layers)])
-        of_labelled, of_unlabelled, of_fake = logits.split(n, 1)
-        first = labelled_loss(of_labelled, labels)
-        second = unlabelled_loss(of_unlabelled, of_fake)
+        seen = [self._distorted(of_labels, self._maps[:, :n]), x, fake]
+        if self.is_consistent:
+            seen.append(self._distorted(x, self._maps[:, n:]))
+        logits = self.D(torch.cat(seen, 1), self._noise.tensors[: len(self.D.layers)]).split(n, 1)
+        first = labelled_loss(logits[0], labels)
+        second = unlabelled_loss(logits[1], logits[2])
         loss = first + self.cfg.unlabelled_weight * second
+        fourth = torch.zeros_like(first)
+        if self.is_consistent:
+            fourth = consistency_loss(logits[3], self._targets(logits[1].detach()))
+            loss = loss + self.cfg.consistency_weight * fourth
         self.d_descent.update(self.d_descent.gradients(loss.sum()))
 
         noise = self._noise.tensors[len(self.D.layers) :]
@@ -241,14 +278,15 @@ class FeatureMatching:
         third = feature_loss(self.D.features(self.G(self._z[:, n:]), noise[half:]), real)
         self.g_descent.update(self.g_descent.gradients(third.sum()))
         self.D.requires_grad_(True)
-        self._finish(first, second, third)
+        self._finish(first, second, third, fourth)
 
     def _update_supervised(self) -> None:
         labelled, labels, _, _ = self._rows
-        loss = labelled_loss(self.D(self._images(labelled), self._noise.tensors), labels)
+        x = self._distorted(self._images(labelled), self._maps)
+        loss = labelled_loss(self.D(x, self._noise.tensors), labels)
         self.d_descent.update(self.d_descent.gradients(loss.sum()))
         zero = torch.zeros_like(loss)
-        self._finish(loss, zero, zero)
+        self._finish(loss, zero, zero, zero)
 
     def _finish(self, *losses: Tensor) -> None:
         with torch.no_grad():
@@ -261,12 +299,31 @@ class FeatureMatching:
         pixels = self._pixels.index_select(0, rows.flatten())
         return pixels.to(torch.float32).div_(255).view(*rows.shape, -1)
 
+    def _distorted(self, x: Tensor, maps: Tensor) -> Tensor:
+        """Images [P, n, n_pixels], each by its map [P, n, 2, 3]; x itself without distortions."""
+        if not self._distortions.is_moving:
+            return x
+        moved = warp(x.flatten(0, 1), maps.flatten(0, 1), self.few[0].image_shape)
+        return moved.view(x.shape)
+
+    def _targets(self, logits: Tensor) -> Tensor:
+        """What D is to say of distorted copies of images of which it says this, [P, n, K]."""
+        if self.cfg.consistency_balance:
+            self._shares.lerp_(logits.softmax(2).mean(1, keepdim=True), SHARES_MOMENTUM)
+        return consistency_targets(logits, self._shares, power=self.cfg.consistency_power)
+
+    def _make_maps(self) -> Tensor:
+        """Room for a map of every labelled image and every copy of a step, [P, n, 2, 3]."""
+        n = self.config.train.batch_size * (2 if self.is_consistent else 1)
+        return torch.zeros(self.n_lanes, n, 2, 3, device=self.device)
+
     def _make_noise(self) -> Normals:
         widths = [self._pixels.shape[1], *self.cfg.hidden]
         n = self.config.train.batch_size
         shapes = [(n, width) for width in widths]
         if not self.is_supervised:
-            of_d = [(3 * n, width) for width in widths]
+            n_kinds = 4 if self.is_consistent else 3
+            of_d = [(n_kinds * n, width) for width in widths]
             shapes = of_d + 2 * shapes[:-1]
         return Normals(shapes, rngs=[streams.dropout for streams in self.streams])
 

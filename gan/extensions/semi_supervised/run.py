@@ -32,6 +32,7 @@ from gan.extensions.semi_supervised.few_labels import (
 from gan.extensions.semi_supervised.inference_features import InferenceFeaturesRun
 from gan.extensions.semi_supervised.saved import SavedSemiSupervised, from_weights, weights_of
 from gan.metric_names import (
+    CONSISTENCY_LOSS,
     FEATURE_LOSS,
     LABELLED_LOSS,
     LEARNING_RATE,
@@ -51,6 +52,7 @@ class FeatureMatchingProgress:
         unlabelled_loss: nats.
         feature_loss: G's.
         learning_rate: step size of G's next update.
+        consistency_loss: nats; None where it has no part in training.
     """
 
     step: int
@@ -59,10 +61,12 @@ class FeatureMatchingProgress:
     unlabelled_loss: float
     feature_loss: float
     learning_rate: float
+    consistency_loss: float | None = None
 
     def metrics(self) -> dict[str, float]:
         """Every value but the counts, by metric name."""
-        return {
+        known = {} if self.consistency_loss is None else {CONSISTENCY_LOSS: self.consistency_loss}
+        return known | {
             LABELLED_LOSS: self.labelled_loss,
             UNLABELLED_LOSS: self.unlabelled_loss,
             FEATURE_LOSS: self.feature_loss,
@@ -111,7 +115,10 @@ class FeatureMatchingRun:
         self.lanes.set_state(state)
 
     def _progress(self, means: list[float]) -> FeatureMatchingProgress:
-        losses = dict(zip((LABELLED_LOSS, UNLABELLED_LOSS, FEATURE_LOSS), means, strict=True))
+        names = (LABELLED_LOSS, UNLABELLED_LOSS, FEATURE_LOSS, CONSISTENCY_LOSS)
+        losses = dict(zip(names, means, strict=True))
+        if not self.lanes.is_consistent:
+            del losses[CONSISTENCY_LOSS]
         rate = self.lanes.learning_rate
         if not all(map(math.isfinite, means)):
             raise DivergedError(step=self.step, losses=losses, learning_rate=rate)

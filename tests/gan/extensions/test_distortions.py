@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan.extensions.inference.distortions import Distortions
+from gan.extensions.distortions import Distortions
 from gan.randomness import stream
 
 SHAPE = (1, 9, 9)

@@ -13,7 +13,13 @@ from gan.datasets.images import ImageSet
 from gan.errors import DivergedError
 from gan.extensions.semi_supervised.feature_matching import FeatureMatching
 from gan.extensions.semi_supervised.few_labels import draw_few, hide
-from gan.extensions.semi_supervised.losses import feature_loss, labelled_loss, unlabelled_loss
+from gan.extensions.semi_supervised.losses import (
+    consistency_loss,
+    consistency_targets,
+    feature_loss,
+    labelled_loss,
+    unlabelled_loss,
+)
 from gan.extensions.semi_supervised.nets import (
     PlainClassifier,
     PlainGenerator,
@@ -25,6 +31,7 @@ from gan.randomness import stream
 from tests.gan.small import EXTENSIONS, labelled_images, small_config
 
 SMALL = EXTENSIONS["semi_supervised"]["semi_supervised"]
+CONSISTENT = EXTENSIONS["semi_supervised_consistent"]["semi_supervised"]
 
 
 def small_lanes(*seeds, is_supervised=False, images=None, section=None, **settings):
@@ -77,6 +84,26 @@ def test_the_feature_loss_compares_means_over_the_minibatch():
     expected = [((fake[i].mean(0) - real[i].mean(0)) ** 2).mean() for i in range(2)]
     found = feature_loss(torch.from_numpy(fake), torch.from_numpy(real))
     assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_consistency_loss_is_the_cross_entropy_given_the_targets():
+    targets = softmax(logits("t").numpy(), axis=2)
+    expected = -(targets * log_softmax(logits("d").numpy(), axis=2)).sum(2).mean(1)
+    found = consistency_loss(logits("d"), torch.from_numpy(targets))
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_targets_are_powers_of_the_probabilities_over_the_shares():
+    shares = softmax(logits("s").numpy(), axis=2).mean(1, keepdims=True)
+    powers = (softmax(logits("l").numpy(), axis=2) / shares) ** 2.5
+    found = consistency_targets(logits("l"), torch.from_numpy(shares), power=2.5)
+    assert_allclose(found, powers / powers.sum(2, keepdims=True), rtol=1e-4, atol=1e-6)
+
+
+def test_targets_are_what_d_says_where_classes_are_alike_frequent_and_the_power_is_1():
+    shares = torch.full((2, 1, 4), 0.25)
+    found = consistency_targets(logits("l"), shares, power=1.0)
+    assert_allclose(found, softmax(logits("l").numpy(), axis=2), rtol=1e-5, atol=1e-6)
 
 
 # The nets
@@ -135,8 +162,9 @@ def test_plain_nets_are_a_lane_s_in_evaluation_mode():
 # Training
 
 
-def test_a_lane_is_trained_alike_alone_and_beside_others():
-    settings = {"train__optimizer": "adam", "train__learning_rate": 0.01}
+@pytest.mark.parametrize("section", [SMALL, CONSISTENT])
+def test_a_lane_is_trained_alike_alone_and_beside_others(section):
+    settings = {"train__optimizer": "adam", "train__learning_rate": 0.01, "section": section}
     beside, alone = small_lanes(0, 1, 2, 3, **settings), small_lanes(2, **settings)
     for _ in range(8):
         beside.advance()
@@ -154,8 +182,69 @@ def test_losses_are_summed_until_they_are_read():
     lanes = small_lanes(0, 1)
     lanes.advance()
     first = lanes.read_losses()
-    assert (first > 0).all()
-    assert_close(lanes.read_losses(), torch.zeros(3, 2), rtol=0, atol=0)
+    assert (first[:3] > 0).all()
+    assert_close(lanes.read_losses(), torch.zeros(4, 2), rtol=0, atol=0)
+
+
+def test_losses_are_four_where_distorted_copies_have_a_part():
+    for section, is_zero in ((SMALL, True), (CONSISTENT, False)):
+        lanes = small_lanes(0, 1, section=section)
+        lanes.advance()
+        assert (lanes.read_losses()[3] == 0).tolist() == [is_zero, is_zero]
+
+
+def test_a_run_reports_consistency_where_it_has_a_part():
+    for section, names in ((SMALL, set()), (CONSISTENT, {"consistency_loss"})):
+        run = SemiSupervisedRun(
+            small_config(semi_supervised=section), labelled_images(), device="cpu"
+        )
+        (*_, report) = run.train()
+        assert {name for name in report.metrics() if "consistency" in name} == names
+
+
+def test_shares_of_classes_follow_what_d_says():
+    lanes = small_lanes(0, 1, section=CONSISTENT)
+    given = logits("shares")[:, :, :3]
+    lanes._targets(given)
+    expected = 0.99 / 3 + 0.01 * softmax(given.numpy(), axis=2).mean(1)
+    assert_allclose(lanes.state()["shares"][:, 0], expected, rtol=1e-5, atol=0)
+
+
+def test_labelled_images_and_copies_are_distorted_and_others_not():
+    section = CONSISTENT | {"rotation": 0.0, "shift": 100.0}  # most of them out of the picture
+    lanes = small_lanes(0, section=section)
+    seen = []
+    lanes.D.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    lanes.advance()
+    labelled, unlabelled, _, copies = seen[0].split(lanes.config.train.batch_size, 1)
+    pixels = lanes.few[0].pixels.float() / 255
+    assert (unlabelled[0, :, None] == pixels).all(2).any(1).all()
+    for moved in (labelled, copies):
+        assert (moved.sum(2) == 0).float().mean() > 0.8
+
+
+def test_a_weight_on_consistency_makes_copies_and_images_agree():
+    settings = {"train__optimizer": "adam", "train__learning_rate": 0.01}
+    losses = []
+    for weight in (1e-9, 10.0):
+        section = CONSISTENT | {"consistency_weight": weight}
+        lanes = small_lanes(0, 1, section=section, train__n_steps=1000, **settings)
+        for _ in range(60):
+            lanes.advance()
+        lanes.read_losses()
+        for _ in range(20):
+            lanes.advance()
+        losses.append(lanes.read_losses()[3])
+    assert (losses[1] < 0.8 * losses[0]).all()
+
+
+def test_a_supervised_net_learns_from_distorted_images_too():
+    section = CONSISTENT | {"rotation": 0.0, "shift": 100.0}
+    lanes = small_lanes(0, section=section, is_supervised=True)
+    seen = []
+    lanes.D.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    lanes.advance()
+    assert (seen[0].sum(2) == 0).float().mean() > 0.8
 
 
 def test_a_supervised_net_sees_the_labelled_images_alone():
@@ -217,8 +306,9 @@ def test_a_step_is_captured_on_a_gpu_alone():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_captured_steps_are_the_steps_themselves():
-    config = small_config(semi_supervised=SMALL, train__optimizer="adam", train__n_steps=20)
+@pytest.mark.parametrize("section", [SMALL, CONSISTENT])
+def test_captured_steps_are_the_steps_themselves(section):
+    config = small_config(semi_supervised=section, train__optimizer="adam", train__n_steps=20)
     images = labelled_images()
     states = []
     for is_captured in (False, True):

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from gan.config import DistortionConfig
+from gan.datasets.images import ImageShape
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distortions:
@@ -28,18 +31,31 @@ class Distortions:
     shift: float = 0.0
     noise: float = 0.0
 
-    def apply(self, x: Tensor, image_shape: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+    @classmethod
+    def of(cls, config: DistortionConfig, *, noise: float = 0.0) -> "Distortions":
+        """Those of a section of a configuration."""
+        return cls(
+            rotation=config.rotation,
+            zoom=config.zoom,
+            shear=config.shear,
+            shift=config.shift,
+            noise=noise,
+        )
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether any pixel goes to another place."""
+        return bool(self.rotation or self.zoom or self.shear or self.shift)
+
+    def apply(self, x: Tensor, image_shape: ImageShape, rng: torch.Generator) -> Tensor:
         """Images [n, n_pixels], distorted; all of them unchanged where every amount is 0."""
-        if self.rotation or self.zoom or self.shear or self.shift:
-            images = x.view(-1, *image_shape)
-            maps = self.maps(len(x), image_shape, rng).to(x.dtype)
-            grid = affine_grid(maps, list(images.shape), align_corners=False)
-            x = grid_sample(images, grid, align_corners=False).flatten(1)
+        if self.is_moving:
+            x = warp(x, self.maps(len(x), image_shape, rng), image_shape)
         if self.noise:
             x = x + self.noise * torch.randn(x.shape, generator=rng, device=x.device)
         return x
 
-    def maps(self, n: int, image_shape: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+    def maps(self, n: int, image_shape: ImageShape, rng: torch.Generator) -> Tensor:
         """Where each point (x, y) of n distorted images is taken from, [n, 2, 3].
 
         In `affine_grid`'s coordinates, which are -1 and 1 at the edges; of images that are not
@@ -55,3 +71,10 @@ class Distortions:
         upper = torch.stack([cos, shear * cos - sin, right], 1)
         lower = torch.stack([sin, shear * sin + cos, down], 1)
         return torch.stack([upper, lower], 1)
+
+
+def warp(x: Tensor, maps: Tensor, image_shape: ImageShape) -> Tensor:
+    """Images [n, n_pixels], each point taken from where its map [2, 3] says, bilinearly."""
+    images = x.view(-1, *image_shape)
+    grid = affine_grid(maps.to(x.dtype), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False).flatten(1)
