@@ -27,21 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from gan.config import RunConfig, read_yaml, to_dict, with_overrides
+from gan.config import RunConfig, load_config, read_yaml, to_dict, with_overrides
 from gan.datasets.images import ImageSet
 from gan.datasets.splits import load_test, load_train_valid
 from gan.extensions.semi_supervised.feature_matching import FeatureMatching, supervised_config
 from gan.extensions.semi_supervised.few_labels import draw_few, hide
 from gan.extensions.semi_supervised.nets import classify
 
-SETTINGS = {
-    "semi_supervised": {"init_from_data": False},
-    "train.optimizer": "adam",
-    "train.learning_rate": 0.003,
-    "train.decay_per_step": 1.0,
-    "train.min_learning_rate": 0.0,
-    "train.average_decay": 0.999,
-}
+PRESET = Path(__file__).parents[2] / "pipeline" / "presets" / "semi_supervised.yaml"
+"""The settings, but for those that are given."""
 
 SOURCE = {20: "1677 ± 452", 50: "221 ± 136", 100: "93 ± 6.5", 200: "90 ± 4.2"}
 """Errors by Salimans et al. (2016), table 1: 300 epochs, ten seeds, 60,000 training images."""
@@ -205,8 +199,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0, 1, ... of each")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--steps", type=int, default=50_000, help="of feature matching, at most")
-    parser.add_argument("--supervised-steps", type=int, default=3_000)
+    parser.add_argument("--steps", type=int, help="of feature matching, at most")
     parser.add_argument(
         "--budget-seconds", type=float, help="of feature matching: fewer steps if they take longer"
     )
@@ -237,11 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.device == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32
     overrides = {path: read_yaml(text) for path, text in (s.split("=", 1) for s in args.set)}
-    steps = {
-        "train.n_steps": args.steps,
-        "semi_supervised.supervised_steps": args.supervised_steps,
-    }
-    cfg = with_overrides(RunConfig(), SETTINGS | steps | overrides)
+    steps = {} if args.steps is None else {"train.n_steps": args.steps}
+    cfg = with_overrides(load_config(read_yaml(PRESET.read_text())).base, steps | overrides)
     images, valid = load_train_valid(cfg.data)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     lanes = [(int(n), seed) for n in args.labels.split(",") for seed in seeds]

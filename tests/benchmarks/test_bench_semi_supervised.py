@@ -5,16 +5,19 @@ import json
 import numpy as np
 import pytest
 
+from gan.config import RunConfig, to_dict, with_overrides
 from tests.benchmarks import bench_semi_supervised as bench
 from tests.gan.small import EXTENSIONS, SETTINGS, labelled_images
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    section = EXTENSIONS["semi_supervised"]["semi_supervised"]
+def small(monkeypatch, tmp_path):
+    section = EXTENSIONS["semi_supervised"]["semi_supervised"] | {"supervised_steps": 7}
     adam = {"train.optimizer": "adam", "train.adam_epsilon": 1e-4, "train.average_decay": 0.5}
     settings = SETTINGS | {"semi_supervised": section} | adam
-    monkeypatch.setattr(bench, "SETTINGS", settings)
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(json.dumps({"base": to_dict(with_overrides(RunConfig(), settings))}))
+    monkeypatch.setattr(bench, "PRESET", preset)
     monkeypatch.setattr(bench, "CANDIDATES", [{}, {"semi_supervised.init_from_data": False}])
     monkeypatch.setattr(bench, "CHOICE_LANES", [(6, 1_000), (6, 1_001)])
     monkeypatch.setattr(bench, "CHECK_STEPS", 6)
@@ -24,7 +27,7 @@ def small(monkeypatch):
     monkeypatch.setattr(bench, "load_test", lambda data: labelled_images(40, seed=2))
 
 
-ARGUMENTS = ["--labels", "6,12", "--seeds", "3", "--steps", "30", "--supervised-steps", "7"]
+ARGUMENTS = ["--labels", "6,12", "--seeds", "3", "--steps", "30"]
 
 
 def run(tmp_path, *more):

@@ -10,9 +10,10 @@ D(x) = Z / (Z + 1) in terms of exponentials is the probability that x is an imag
 with f the last hidden layer of D.  Gaussian noise is added to the pixels and to every hidden layer
 but, for f, the last.  With `semi_supervised.consistency_weight` D's loss has a term more,
 
-    E_data [ cross-entropy of D's classes of a distorted copy of x, given those of x ]
+    E_data [ cross-entropy of D's classes of a distorted copy of x, given those of x itself ]
 
-and labelled images are distorted, too: knowledge of images that the rest does not have.
+the latter without noise, and labelled images are distorted, too: knowledge of images that the
+rest does not have.
 
 Source: Salimans et al. (2016), sections 3.1 and 5, and their released code for MNIST
 (improved-gan, train_mnist_feature_matching.py): nets, initial weights, noise and optimiser.
@@ -261,21 +262,26 @@ class FeatureMatching:
         seen = [self._distorted(of_labels, self._maps[:, :n]), x, fake]
         if self.is_consistent:
             seen.append(self._distorted(x, self._maps[:, n:]))
-        logits = self.D(torch.cat(seen, 1), self._noise.tensors[: len(self.D.layers)]).split(n, 1)
+        n_layers, directions = len(self.D.layers), self.D.directions()
+        disturbed = self.D(torch.cat(seen, 1), self._noise.tensors[:n_layers], directions)
+        logits = disturbed.split(n, 1)
         first = labelled_loss(logits[0], labels)
         second = unlabelled_loss(logits[1], logits[2])
         loss = first + self.cfg.unlabelled_weight * second
         fourth = torch.zeros_like(first)
         if self.is_consistent:
-            fourth = consistency_loss(logits[3], self._targets(logits[1].detach()))
+            with torch.no_grad():
+                targets = self._targets(self.D(x, None, directions))
+            fourth = consistency_loss(logits[3], targets)
             loss = loss + self.cfg.consistency_weight * fourth
         self.d_descent.update(self.d_descent.gradients(loss.sum()))
 
-        noise = self._noise.tensors[len(self.D.layers) :]
+        noise, directions = self._noise.tensors[n_layers:], self.D.directions()
         half = len(noise) // 2
         self.D.requires_grad_(False)
-        real = self.D.features(self._images(for_g), noise[:half])
-        third = feature_loss(self.D.features(self.G(self._z[:, n:]), noise[half:]), real)
+        real = self.D.features(self._images(for_g), noise[:half], directions)
+        fake = self.D.features(self.G(self._z[:, n:]), noise[half:], directions)
+        third = feature_loss(fake, real)
         self.g_descent.update(self.g_descent.gradients(third.sum()))
         self.D.requires_grad_(True)
         self._finish(first, second, third, fourth)

@@ -7,6 +7,7 @@ ordinary run, and beside others the same but for the rounding of the products.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,6 +36,19 @@ def _rounded(x: Tensor, bfloat16: bool) -> Tensor:
     return x.bfloat16() if bfloat16 else x
 
 
+@dataclass(frozen=True)
+class Directions:
+    """What passes through a layer of normalised weights have in common between two updates.
+
+    Attributes:
+        rounded: theta in the precision of the product.
+        inverse_norms: 1 / |theta_j|, [P, 1, n_out].
+    """
+
+    rounded: Tensor
+    inverse_norms: Tensor
+
+
 class _NormalisedProduct(torch.autograd.Function):
     """x theta_j / |theta_j| scale_j, whose backward pass visits theta and its gradient once.
 
@@ -43,12 +57,13 @@ class _NormalisedProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, theta: Tensor, scale: Tensor, bfloat16: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, theta: Tensor, scale: Tensor, directions: Directions
+    ) -> Tensor:
         """[P, n, n_in], [P, n_in, n_out], [P, 1, n_out] -> [P, n, n_out]."""
-        # Rounded once for both passes.
-        x, rounded = _rounded(x, bfloat16), _rounded(theta, bfloat16)
+        rounded, inverse_norms = directions.rounded, directions.inverse_norms
+        x = x.to(rounded.dtype)
         projections = lane_product(x, rounded)
-        inverse_norms = theta.square().sum(1, keepdim=True).rsqrt_()
         ctx.save_for_backward(x, rounded, theta, scale, projections, inverse_norms)
         return projections * (scale * inverse_norms)
 
@@ -124,9 +139,16 @@ class NormalisedLayer(nn.Module):
             self.register_buffer("scale", scale)
         self.in_bfloat16 = bfloat16
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[P, n, n_in] -> [P, n, n_out]."""
-        y: Tensor = _NormalisedProduct.apply(x, self.theta, self.scale, self.in_bfloat16)
+    @torch.no_grad()
+    def directions(self) -> Directions:
+        """Of theta as it is now: good for passes until the next update."""
+        norms = self.theta.square().sum(1, keepdim=True)
+        return Directions(_rounded(self.theta.detach(), self.in_bfloat16), norms.rsqrt_())
+
+    def forward(self, x: Tensor, directions: Directions | None = None) -> Tensor:
+        """[P, n, n_in] -> [P, n, n_out]; by directions that are known, or by new ones."""
+        directions = self.directions() if directions is None else directions
+        y: Tensor = _NormalisedProduct.apply(x, self.theta, self.scale, directions)
         return y + self.bias
 
     def weights(self) -> tuple[Tensor, Tensor]:
@@ -139,7 +161,7 @@ class NormalisedLayer(nn.Module):
 
         Source: Salimans and Kingma (2016), equations 5 and 6.
         """
-        y: Tensor = _NormalisedProduct.apply(x, self.theta, self.scale, self.in_bfloat16)
+        y: Tensor = _NormalisedProduct.apply(x, self.theta, self.scale, self.directions())
         spread, mean = torch.std_mean(y, 1, correction=0, keepdim=True)
         self.scale.div_(spread)
         self.bias.copy_(-mean / spread)

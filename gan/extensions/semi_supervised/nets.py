@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from gan.extensions.semi_supervised.lanes import BatchNormalisedLayer, NormalisedLayer
+from gan.extensions.semi_supervised.lanes import (
+    BatchNormalisedLayer,
+    Directions,
+    NormalisedLayer,
+)
 from gan.layers import Linear
 from gan.nets import Player
 
@@ -42,17 +46,36 @@ class LaneClassifier(nn.Module):
             for i, theta in enumerate(thetas)
         )
 
-    def features(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    def directions(self) -> list[Directions]:
+        """Of each layer as it is now: good for passes until the next update."""
+        return [cast(NormalisedLayer, layer).directions() for layer in self.layers]
+
+    def features(
+        self, x: Tensor, noise: Sequence[Tensor] | None, directions: Sequence[Directions]
+    ) -> Tensor:
         """The last hidden layer, [P, n, units]; `noise` as for `forward`, the last is not read."""
         h = x
-        for i, layer in enumerate(self.layers[:-1]):
-            h = layer(self._disturbed(h, noise, i)).relu()
+        for i, (layer, of_layer) in enumerate(zip(self.layers[:-1], directions, strict=False)):
+            h = layer(self._disturbed(h, noise, i), of_layer).relu()
         return h
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """[P, n, n_pixels], a standard normal [P, n, width] a layer -> logits [P, n, K]."""
+    def forward(
+        self,
+        x: Tensor,
+        noise: Sequence[Tensor] | None,
+        directions: Sequence[Directions] | None = None,
+    ) -> Tensor:
+        """Logits [P, n, K] of images [P, n, n_pixels].
+
+        Args:
+            x: the images.
+            noise: a standard normal [P, n, width] a layer; None: no noise.
+            directions: of the layers as they are, where these are known.
+        """
+        directions = self.directions() if directions is None else directions
+        h = self.features(x, noise, directions)
         last = len(self.layers) - 1
-        logits: Tensor = self.layers[-1](self._disturbed(self.features(x, noise), noise, last))
+        logits: Tensor = self.layers[-1](self._disturbed(h, noise, last), directions[-1])
         return logits
 
     def initialise(self, x: Tensor, noise: Sequence[Tensor]) -> None:
@@ -61,7 +84,9 @@ class LaneClassifier(nn.Module):
         for i, layer in enumerate(self.layers):
             h = cast(NormalisedLayer, layer).initialise(self._disturbed(h, noise, i)).relu()
 
-    def _disturbed(self, h: Tensor, noise: Sequence[Tensor], i: int) -> Tensor:
+    def _disturbed(self, h: Tensor, noise: Sequence[Tensor] | None, i: int) -> Tensor:
+        if noise is None:
+            return h
         return torch.add(h, noise[i], alpha=self.spreads[i])
 
 
