@@ -299,7 +299,8 @@ class LearnedPriorConfig:
 class SemiSupervisedConfig(DistortionConfig):
     """Classification with few labels, section 7; defaults: Salimans et al. (2016) on MNIST.
 
-    Distorted are labelled images and, of unlabelled ones, the copies that consistency compares.
+    Distorted are, by `feature_matching`, labelled images and, of unlabelled ones, the copies that
+    are to be of the same class.
     """
 
     method: Literal["feature_matching", "discriminator_features", "inference_features"] = (

@@ -10,13 +10,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gan.config import PipelineConfig
+from gan.config import PipelineConfig, with_overrides
 from gan.errors import CheckpointError, ConfigError
 from gan.files import new_folder, sha256
 from gan.tasks import load, require_origin, task_of
 from pipeline.artifacts import MANIFEST, verify
 from pipeline.errors import ArtifactError, ArtifactNotFound
 from pipeline.registry import fetch
+from tuning.space import parse_space
 from tuning.tracking import tracking_uri
 
 STARTS = Path("runs") / ".starts"
@@ -33,10 +34,11 @@ def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConf
             counts where `start` is not given and the task starts from a generator.
 
     Raises:
-        ConfigError: there is no such model, it is of another task or of other images, or `start`
-            is given to a task that starts from nothing.
+        ConfigError: there is no such model, it is of another task or of other images, `start` is
+            given to a task that starts from nothing, or trials would start from different tasks.
     """
     wanted = task_of(config.base).origin(config.base)
+    _require_one_origin(config, wanted)
     if wanted is None:
         if config.base.start is not None:
             raise ConfigError(
@@ -66,6 +68,26 @@ def data_of_start(config: PipelineConfig) -> str | None:
     if config.base.start is None:
         return None
     return verify(Path(config.base.start)).lineage.data_digest
+
+
+def _require_one_origin(config: PipelineConfig, wanted: str | None) -> None:
+    """Refuse a search space in which a setting decides what a trial starts from."""
+    problems = []
+    for path, dimension in parse_space(config.sweep.space, config.base).items():
+        for value in dimension.probes():
+            own = with_overrides(config.base, {path: value})
+            found = task_of(own).origin(own)
+            if found != wanted:
+                problems.append(
+                    f"sweep.space: {path}: {value} starts from {_named(found)}, others from "
+                    f"{_named(wanted)}: a sweep has one start; make it a sweep of its own"
+                )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _named(task: str | None) -> str:
+    return "nothing" if task is None else f"a model of {task}"
 
 
 def _laid_down(reference: str) -> Path:

@@ -90,6 +90,21 @@ def test_a_model_of_other_images_is_refused(config):
         require_images(pinned)
 
 
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("fixed", "stacked starts from a model of generator, others from nothing"),
+        ("stacked", "fixed starts from nothing, others from a model of generator"),
+    ],
+)
+def test_trials_that_would_start_from_different_tasks_are_refused(base, message):
+    space = {"learned_prior.method": {"choice": ["fixed", "stacked"]}}
+    section = {"learned_prior": {"method": base}}
+    config = load_config({"base": section, "sweep": {"space": space}})
+    with pytest.raises(ConfigError, match=f"sweep.space: learned_prior.method: {message}"):
+        pin(config)
+
+
 def test_a_start_for_a_task_that_starts_from_nothing_is_refused():
     config = starting_from(load_config({}), "mnist-generator")
     with pytest.raises(ConfigError, match="start: generator starts from nothing here, got mnist-"):
