@@ -369,6 +369,16 @@ class EvaluationConfig:
             )
 
 
+UNREAD_BY_FEATURE_MATCHING = (
+    "train.d_steps",
+    "train.update_order",
+    "train.generator_loss",
+    "train.d_loss_scale",
+    "train.compile",
+)
+"""Settings of Algorithm 1 that feature matching, which is another game, does not read."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunConfig:
     """One training run."""
@@ -426,11 +436,26 @@ class RunConfig:
                 f"train.update_order must be alternating with learned_prior.method importance, "
                 f"got {self.train.update_order}"
             )
+        if self.semi_supervised and self.semi_supervised.method == "feature_matching":
+            self._require_unset(
+                UNREAD_BY_FEATURE_MATCHING, "semi_supervised.method feature_matching"
+            )
         if self.evaluation.score_every % self.train.report_every:
             raise ValueError(
                 f"evaluation.score_every must be a multiple of train.report_every "
                 f"({self.train.report_every}), got {self.evaluation.score_every}"
             )
+
+    def _require_unset(self, paths: Sequence[str], method: str) -> None:
+        """Refuse settings that a method does not read, rather than pass over them in silence."""
+        for path in paths:
+            section, _, name = path.partition(".")
+            given = getattr(self, section)
+            value, usual = getattr(given, name), getattr(type(given)(), name)
+            if value != usual:
+                raise ValueError(
+                    f"{path} has no part in {method}: leave it at {usual}, got {value}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

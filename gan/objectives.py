@@ -26,6 +26,8 @@ class Objective:
         unit: of the score; empty where it has none.
         form: how a person reads it, as in `format`.
         of: the images that it is taken of.
+        is_of_training: whether these are what a run learns from, so that of its scores the last
+            one counts rather than the best.
     """
 
     metric: str
@@ -34,6 +36,7 @@ class Objective:
     unit: str
     form: str
     of: str = "validation"
+    is_of_training: bool = False
 
     @property
     def split(self) -> str:
@@ -116,6 +119,7 @@ OBJECTIVES = {
             unit="nats",
             form=".4g",
             of="labelled images",
+            is_of_training=True,
         ),
     )
 }

@@ -93,10 +93,14 @@ def require_extensions(parent: PipelineConfig) -> None:
     """Refuse extensions that cannot be run, before anything else is.
 
     Raises:
-        ConfigError: as `config_within` and `require_images`; a space does not fit; or two are of
-            one task, whose names would be the same.
+        ConfigError: as `config_within`, `require_images` and `pipeline.starts.pin`; a space does
+            not fit; or two are of one task, whose names would be the same.
         DatasetError: the images cannot be read.
     """
+    if not parent.extensions:
+        return
+    from gan.tasks import task_of
+    from pipeline.starts import adopted, pin
     from tuning.sweep import check_sweep
 
     sources: dict[str, str] = {}
@@ -106,9 +110,14 @@ def require_extensions(parent: PipelineConfig) -> None:
             raise ConfigError(
                 [f"extensions: {other} and {name} are both of the task {config.base.task}"]
             )
-        sources[config.base.task] = name
         check_sweep(config)
         require_images(config)
+        wanted = task_of(config.base).origin(config.base)
+        if wanted == parent.base.task and config.base.start is None:
+            adopted(config, parent.base)
+        elif wanted not in sources:  # made before it, by this run
+            pin(config)
+        sources[config.base.task] = name
 
 
 def require_objective(config: PipelineConfig) -> None:
@@ -145,7 +154,7 @@ def require_images(config: PipelineConfig) -> None:
     # Only now: importing torch takes a second.
     from gan.datasets.splits import load_train_valid
     from gan.tasks import task_of
-    from pipeline.starts import data_of_start
+    from pipeline.starts import data_of_start, varied
 
     images, _ = load_train_valid(config.base.data)
     known = data_of_start(config)
@@ -161,5 +170,7 @@ def require_images(config: PipelineConfig) -> None:
         return
     try:
         require(images, config.base)
+        for _, own, _ in varied(config):
+            require(images, own)
     except DatasetError as error:
         raise ConfigError([f"data.dataset {config.base.data.dataset}: {error}"]) from error

@@ -243,6 +243,11 @@ def no_picture(candidate: Candidate, folder: Path) -> None:
     """Of a task without a picture of its own."""
 
 
+def always_compared(candidate: Any, champion: Any) -> list[Check]:
+    """Of a task whose models compare whatever they were trained on."""
+    return []
+
+
 def no_checks(evaluation: Evaluation, limits: LimitsConfig) -> list[Check]:
     """Of a task without checks of its own."""
     return []
@@ -273,7 +278,10 @@ class Product:
         values: what its own objectives pair, on the split of the candidate.
         findings: the evaluation, scores by metric name -> sentences with numbers for the report.
         draw_picture: writes `picture`, if it is one of its own, into a folder.
+        picture_split: the images in it, where no split is asked for.
         checks: its own checks of the gate.
+        compared: what was saved of the candidate, and of the champion -> checks that their scores
+            compare.
         exported: what was saved -> the function that ONNX has.
         served: what was saved -> how it is served.
         draw: what was saved, what the command line asks for -> images; raises ConfigError.
@@ -291,7 +299,9 @@ class Product:
     values: Callable[[Candidate], Values] = no_values
     findings: Callable[[Evaluation, Mapping[str, float]], str] = no_findings
     draw_picture: Callable[[Candidate, Path], None] = no_picture
+    picture_split: Split = "valid"
     checks: Callable[[Evaluation, LimitsConfig], list[Check]] = no_checks
+    compared: Callable[[Any, Any], list[Check]] = always_compared
     exported: Callable[[Any], Exported]
     served: Callable[[Any], Served]
     draw: Callable[[Any, Asked], Tensor]

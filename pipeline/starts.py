@@ -8,9 +8,11 @@ resumed starts from the same weights, whoever is the champion by then.
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from gan.config import PipelineConfig, with_overrides
+from gan.config import PipelineConfig, RunConfig, flatten, to_dict, with_overrides
 from gan.errors import CheckpointError, ConfigError
 from gan.files import new_folder, sha256
 from gan.tasks import load, require_origin, task_of
@@ -34,8 +36,9 @@ def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConf
             counts where `start` is not given and the task starts from a generator.
 
     Raises:
-        ConfigError: there is no such model, it is of another task or of other images, `start` is
-            given to a task that starts from nothing, or trials would start from different tasks.
+        ConfigError: there is no such model, it is of another task, trials would differ in what it
+            decides, `start` is given to a task that starts from nothing, or trials would start
+            from different tasks.
     """
     wanted = task_of(config.base).origin(config.base)
     _require_one_origin(config, wanted)
@@ -54,10 +57,39 @@ def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConf
         folder = _laid_down(reference)
         origin = load(folder)
     except (ArtifactError, CheckpointError) as error:
-        raise ConfigError([f"start: {_what(reference, error)}"]) from error
+        raise ConfigError([f"start: {_what(reference, error, wanted)}"]) from error
     require_origin(config.base, origin)
-    base = task_of(config.base).adopt(config.base, origin.config)
+    base = adopted(config, origin.config)
     return dataclasses.replace(config, base=dataclasses.replace(base, start=str(folder)))
+
+
+def adopted(config: PipelineConfig, origin: RunConfig) -> RunConfig:
+    """The run with the settings that what it starts from decides.
+
+    Args:
+        config: of an extension.
+        origin: the run that made what it starts from.
+
+    Raises:
+        ConfigError: that cannot be started from, or trials would differ in these settings.
+    """
+    adopt = task_of(config.base).adopt
+    base = adopt(config.base, origin)
+    problems = []
+    for path, own, value in varied(config):
+        try:
+            theirs = flatten(to_dict(adopt(own, origin)))
+        except ConfigError as error:
+            problems += [f"sweep.space: {path}: {problem}" for problem in error.problems]
+            continue
+        if theirs.get(path) != value:
+            problems.append(
+                f"sweep.space: {path}: the model that trials start from has {theirs.get(path)}, "
+                f"got {value}"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return base
 
 
 def data_of_start(config: PipelineConfig) -> str | None:
@@ -73,17 +105,23 @@ def data_of_start(config: PipelineConfig) -> str | None:
 def _require_one_origin(config: PipelineConfig, wanted: str | None) -> None:
     """Refuse a search space in which a setting decides what a trial starts from."""
     problems = []
+    for path, own, value in varied(config):
+        found = task_of(own).origin(own)
+        if found != wanted:
+            problems.append(
+                f"sweep.space: {path}: {value} starts from {_named(found)}, others from "
+                f"{_named(wanted)}: a sweep has one start; make it a sweep of its own"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def varied(config: PipelineConfig) -> Iterator[tuple[str, RunConfig, Any]]:
+    """Each setting of the space, the run with one of its values, and that value."""
     for path, dimension in parse_space(config.sweep.space, config.base).items():
         for value in dimension.probes():
             own = with_overrides(config.base, {path: value})
-            found = task_of(own).origin(own)
-            if found != wanted:
-                problems.append(
-                    f"sweep.space: {path}: {value} starts from {_named(found)}, others from "
-                    f"{_named(wanted)}: a sweep has one start; make it a sweep of its own"
-                )
-    if problems:
-        raise ConfigError(problems)
+            yield path, own, flatten(to_dict(own)).get(path)
 
 
 def _named(task: str | None) -> str:
@@ -117,9 +155,11 @@ def _data_name(config: PipelineConfig) -> str:
     return config.promote.model.removesuffix(f"-{config.base.task.replace('_', '-')}")
 
 
-def _what(reference: str, error: Exception) -> str:
+def _maker(task: str) -> str:
+    return "`gan run`" if task == "generator" else f"`gan extend {task}`"
+
+
+def _what(reference: str, error: Exception, wanted: str) -> str:
     if isinstance(error, ArtifactNotFound):
-        return (
-            f"there is no model {reference} to start from ({error}): `gan run` makes a generator"
-        )
+        return f"there is no model {reference} to start from ({error}): {_maker(wanted)} makes one"
     return str(error)

@@ -83,13 +83,18 @@ class TrialResult:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The report with the best objective; of equals the first, None if there is no score."""
+        """The report that counts; see `best_report`."""
         return best_report(self.history, OBJECTIVES[self.objective])
 
 
 def best_report(history: list[dict[str, float]], objective: Objective) -> dict[str, float] | None:
-    """The report with the best score; of equals the first, None if none was scored."""
+    """The report with the best score; of equals the first, None if none was scored.
+
+    Of a run that is scored by what it learns from, the last: such a score chooses no early stop.
+    """
     scored = [report for report in history if objective.metric in report]
+    if objective.is_of_training:
+        return scored[-1] if scored else None
     return max(scored, key=objective.merit, default=None)
 
 

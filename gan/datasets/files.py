@@ -174,6 +174,8 @@ def _read_numpy(
     def first(keys: Sequence[str]) -> NDArray[Any] | None:
         return next((loaded[key] for key in keys if key in loaded.files), None)
 
+    if not image_keys:
+        raise DatasetError("must hold one array, as a .npy file does: it is an .npz archive")
     images = first(image_keys)
     if images is None:
         raise DatasetError(

@@ -89,3 +89,19 @@ def pixel_mean(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     # An integer sum is exact, so the mean depends on neither the order nor the blocking.
     sums: NDArray[np.uint64] = images.reshape(len(images), -1).sum(axis=0, dtype=np.uint64)
     return sums / np.float64(255 * len(images))
+
+
+def class_sizes(labels: NDArray[np.int64]) -> list[int]:
+    """How many images there are of each class.
+
+    Raises:
+        DatasetError: classes are not numbered from 0 without a gap.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    if classes[0] != 0 or classes[-1] != len(classes) - 1:
+        raise DatasetError(
+            "classes must be numbered from 0 without a gap, got "
+            f"{len(classes)} from {classes[0]} to {classes[-1]}"
+        )
+    found: list[int] = sizes.tolist()
+    return found

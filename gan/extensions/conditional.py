@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from gan.config import ConditionalConfig, RunConfig
-from gan.datasets.images import ImageSet, ImageShape, pixel_mean
+from gan.datasets.images import ImageSet, ImageShape, class_sizes, pixel_mean
 from gan.errors import ConditionError, DatasetError
 from gan.model import assemble_gan
 from gan.nets import Discriminator, Generator, Player, build_discriminator, build_generator
@@ -408,13 +408,8 @@ def one_hot_labels(images: ImageSet, *, needed_by: str) -> Tensor:
     """
     if images.labels is None:
         raise DatasetError(f"{needed_by} needs a data set with labels")
-    labels = torch.from_numpy(images.labels)
-    if labels.min() < 0 or not bool(labels.bincount().all()):
-        raise DatasetError(
-            "classes must be numbered from 0 without a gap, got labels "
-            f"{', '.join(map(str, sorted(set(images.labels.tolist()))))}"
-        )
-    return one_hot(labels).float()
+    sizes = class_sizes(images.labels)
+    return one_hot(torch.from_numpy(images.labels), len(sizes)).float()
 
 
 def _tables(rows: Tensor, cfg: ConditionalConfig, *, seed: int) -> tuple[Conditions, Conditions]:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gan.config import LimitsConfig
-from gan.datasets.images import ImageSet
 from gan.errors import ConditionError
-from gan.evaluation.score import normal_score, proportion_score
+from gan.evaluation.score import Score, normal_score, proportion_score
 from gan.evaluation.suite import Evaluation
 from gan.extensions.semi_supervised.feature_matching import train_supervised
 from gan.extensions.semi_supervised.run import few_of
@@ -26,11 +25,9 @@ from gan.extensions.semi_supervised.saved import SavedSemiSupervised
 from gan.extensions.semi_supervised.scores import few_labels_losses
 from gan.metric_names import (
     CLASSIFICATION_ERROR_TEST,
-    CLASSIFICATION_ERROR_TEST_SE,
     FEW_LABELS_ACCURACY,
     FEW_LABELS_NATS,
     SUPERVISED_ERROR_TEST,
-    SUPERVISED_ERROR_TEST_SE,
 )
 from gan.sampling import save_png, tile
 from pipeline.checks import verdict
@@ -57,25 +54,30 @@ METHODS = {
 
 
 def measure(candidate: Candidate) -> Measured:
-    """How well the labelled images themselves are classified, without noise."""
+    """How well the labelled images themselves are classified, without noise.
+
+    On the test split, where that is asked for, how many images are not: no validation label is
+    read.
+    """
     saved: SavedSemiSupervised = candidate.saved
     losses = few_labels_losses(saved).double()
     answers = saved.log_probabilities(saved.few_images()).argmax(1)
     n_right = int((answers == saved.few_labels).sum())
     error = float(losses.std() / math.sqrt(len(losses)))
-    scores = (
+    scores: tuple[Score, ...] = (
         normal_score(FEW_LABELS_NATS, float(losses.mean()), error, unit="nats"),
         proportion_score(FEW_LABELS_ACCURACY, n_right, len(losses)),
     )
     details = {"few_labels": {"n": len(losses), "n_right": n_right}}
+    if candidate.split == "test":
+        scores += errors(candidate)
     return Measured(scores=scores, details=details)
 
 
 def values(candidate: Candidate) -> Values:
     """-log p(label) of each image that the run has a label for.
 
-    Two models compare on the same images: those of this run, on which a champion with other
-    labels was not trained.
+    Two models compare on the same images, which both know; see `same_labels`.
     """
     few = few_of(candidate.train, candidate.config)
     images = few.pixels[few.labelled].to(torch.float32).div(255)
@@ -85,30 +87,36 @@ def values(candidate: Candidate) -> Values:
 
 def measure_test(candidate: Candidate) -> dict[str, float]:
     """Share of test images that are classified wrongly, and by the labels alone."""
-    saved: SavedSemiSupervised = candidate.saved
-    test = _test(candidate)
-    if test is None or test.labels is None:
-        return {}
-    few = few_of(candidate.train, saved.config)
-    alone = train_supervised(saved.config, few)
-    pixels = torch.from_numpy(test.images).flatten(1)
-    labels = torch.from_numpy(test.labels)
-    answers = {
-        (CLASSIFICATION_ERROR_TEST, CLASSIFICATION_ERROR_TEST_SE): saved.log_probabilities(
-            torch.from_numpy(test.images).div(255)
-        ),
-        (SUPERVISED_ERROR_TEST, SUPERVISED_ERROR_TEST_SE): alone(pixels),
-    }
     scores: dict[str, float] = {}
-    for (name, name_se), logits in answers.items():
-        n_wrong = int((logits.argmax(1) != labels).sum())
-        score = proportion_score(name, n_wrong, len(labels))
-        scores |= {name: score.value, name_se: score.standard_error or 0.0}
+    for score in errors(dataclasses.replace(candidate, split="test")):
+        name = f"{score.name}_test"
+        scores |= {name: score.value, f"{name}_se": score.standard_error or 0.0}
     return scores
 
 
-def _test(candidate: Candidate) -> ImageSet | None:
-    return dataclasses.replace(candidate, split="test").scored
+def errors(candidate: Candidate) -> tuple[Score, ...]:
+    """Share of the split's images that are classified wrongly, and by the labels alone.
+
+    None where the images have no labels.
+    """
+    saved: SavedSemiSupervised = candidate.saved
+    images = candidate.scored
+    if images.labels is None:
+        return ()
+    alone = train_supervised(saved.config, few_of(candidate.train, saved.config))
+    labels = torch.from_numpy(images.labels)
+    answers = {
+        CLASSIFICATION_ERROR_TEST: saved.log_probabilities(
+            torch.from_numpy(images.images).div(255)
+        ),
+        SUPERVISED_ERROR_TEST: alone(torch.from_numpy(images.images).flatten(1)),
+    }
+    return tuple(
+        proportion_score(
+            name.removesuffix("_test"), int((logits.argmax(1) != labels).sum()), len(labels)
+        )
+        for name, logits in answers.items()
+    )
 
 
 def findings(evaluation: Evaluation, scores: Mapping[str, float]) -> str:
@@ -126,20 +134,20 @@ def findings(evaluation: Evaluation, scores: Mapping[str, float]) -> str:
 
 
 def draw_picture(candidate: Candidate, folder: Path) -> None:
-    """Write `classified.png`: a class in each row, left labelled images, right test images.
+    """Write `classified.png`: a class in each row, left labelled images, right the split's.
 
-    The test images of a row are put into its class: wrong ones first, the surest before others,
+    The split's images of a row are put into its class: wrong ones first, the surest before others,
     then right ones, the least sure before others.
     """
     saved: SavedSemiSupervised = candidate.saved
-    test = _test(candidate)
+    scored = candidate.scored
     rows = range(min(saved.n_classes, MAX_ROWS))
     left = [saved.few_images()[saved.few_labels == k] for k in rows]
     halves = [left]
-    if test is not None and test.labels is not None:
-        images = torch.from_numpy(test.images).div(255)
+    if scored.labels is not None:
+        images = torch.from_numpy(scored.images).div(255)
         surest, answers = saved.log_probabilities(images).max(1)
-        is_wrong = answers != torch.from_numpy(test.labels)
+        is_wrong = answers != torch.from_numpy(scored.labels)
         # Wrong ones before right ones; of wrong ones the surest first, of right ones the last.
         order = torch.where(is_wrong, -10 - surest.exp(), surest.exp()).argsort(stable=True)
         halves.append([images[order[answers[order] == k]] for k in rows])
@@ -163,6 +171,18 @@ def fits_labels(evaluation: Evaluation, limits: LimitsConfig) -> Check:
     reason = f"it classifies {facts['n_right']} of the {facts['n']} labelled images rightly "
     reason += f"(limit {limit:.0%})"
     return verdict("fits_labels", score.value >= limit, score.value, limit, reason)
+
+
+def same_labels(candidate: SavedSemiSupervised, champion: SavedSemiSupervised) -> list[Check]:
+    """Both know the same labels: on its own labels a candidate beats whoever has not seen them."""
+    same = torch.equal(candidate.few_pixels, champion.few_pixels)
+    reason = "both were trained on the same labelled images"
+    if not same:
+        reason = (
+            f"the champion was trained on other labelled images, {len(champion.few_labels)}: name "
+            "a model of their own by promote.model, or take the champion's seed and n_labels"
+        )
+    return [Check(name="same_labels", passed=same, value=None, limit=None, reason=reason)]
 
 
 class Probabilities(nn.Module):
@@ -259,6 +279,7 @@ def _card(saved: SavedSemiSupervised) -> Card:
 SEMI_SUPERVISED = Product(
     title="Classification with few labels",
     picture=PICTURE,
+    picture_split="test",
     caption="A class in each row: left the labelled images (at most ten are shown), right test "
     "images that are put into this class: wrong ones first, then right ones, the least sure "
     "first.",
@@ -279,6 +300,7 @@ SEMI_SUPERVISED = Product(
     findings=findings,
     draw_picture=draw_picture,
     checks=lambda evaluation, limits: [fits_labels(evaluation, limits)],
+    compared=same_labels,
     exported=_exported,
     served=_served,
     draw=draw_images,

@@ -291,6 +291,7 @@ def _served(saved: SavedShared) -> Served:
         if "mask" in row:
             mask = named_mask(row["mask"], saved.image_shape, seed=row["seed"])
         label = saved.label([row["condition"]]) if "condition" in row else None
+        require_label(row.get("mask"), label)
         images: NDArray[np.float32] = complete_one(
             saved, image, mask, label, n=row["n"], seed=row["seed"]
         ).numpy()
@@ -318,6 +319,16 @@ def named_mask(name: str, image_shape: ImageShape, *, seed: int) -> Tensor:
     if name not in MASKS:
         raise ConditionError(f"mask must be one of {', '.join(MASKS)}, got {name!r}")
     return draw_masks(name, 1, image_shape, stream(seed, "mask")).view(image_shape)
+
+
+def require_label(mask: str | None, label: Tensor | None) -> None:
+    """Refuse the kind of mask that shows the class alone where there is no class.
+
+    Raises:
+        ConditionError: naming what is missing.
+    """
+    if mask == "label_only" and label is None:
+        raise ConditionError("the mask label_only shows the class alone: give it by condition")
 
 
 def read_mask(path: Path, image_shape: ImageShape) -> Tensor:
@@ -390,6 +401,7 @@ def _draw(saved: SavedShared, asked: Asked) -> Tensor:
                 if is_file
                 else named_mask(name, shape, seed=asked.seed)
             )
+        require_label(name, label)
         return complete_one(saved, image, mask, label, n=asked.n, seed=asked.seed)
     except ValueError as error:
         text = given["condition"]

@@ -4,6 +4,7 @@ It does so each time it is run, and that is when the winner, the images or its s
 when it is asked for by name.  The gate judges by the scores on validation images.
 """
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -114,7 +115,8 @@ def run(work: Work) -> None:
         evaluation, scores = _of_images(candidate, work.out / PICTURES)
     evaluation = product.measure(candidate).added_to(evaluation)
     scores = by_metric_name(evaluation, "valid") | scores | product.measure_test(candidate)
-    product.draw_picture(candidate, work.out / PICTURES)
+    shown = dataclasses.replace(candidate, split=product.picture_split)
+    product.draw_picture(shown, work.out / PICTURES)
     facts = {name: getattr(config.evaluation, name) for name in PROTOCOL}
     facts["sample_seed"] = sample_seed
 

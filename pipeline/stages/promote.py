@@ -21,7 +21,14 @@ from gan.tasks import OF_IMAGES, load_sampler, task_of
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
 from pipeline.errors import StageError
 from pipeline.evaluation import PAIRED, extractors_folder, read_evaluation
-from pipeline.gate import Verdict, better_than_champion, finite_scores, run_gate, same_data
+from pipeline.gate import (
+    Check,
+    Verdict,
+    better_than_champion,
+    finite_scores,
+    run_gate,
+    same_data,
+)
 from pipeline.graph import Work
 from pipeline.product import Candidate, quality_checks
 from pipeline.products import product_of
@@ -132,7 +139,12 @@ def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, floa
     weights = sha256(work.inputs["sweep"] / "winner" / task_of(work.config.base).weights)
     is_champion = manifest is not None and manifest.weights_sha256 == weights
     theirs = None
+    comparable: list[Check] = []
     if manifest is not None and not is_champion:
+        candidate = load_sampler(work.inputs["sweep"] / "winner")
+        comparable = product.compared(candidate, load_artifact(work.out / ARTIFACT))
+        if not all(check.passed for check in comparable):
+            return run_gate([*checks, data, *comparable])
         seed = int(scores["sample_seed"])
         theirs = _champion_values(work, sample_seed=seed, extractor_digest=extractor_digest)
     better = better_than_champion(
@@ -142,7 +154,7 @@ def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, floa
         min_standard_errors=work.config.promote.min_standard_errors,
         is_champion=is_champion,
     )
-    return run_gate([*checks, data, better])
+    return run_gate([*checks, data, *comparable, better])
 
 
 def _candidate_values(work: Work, evaluation: Evaluation) -> NDArray[np.float64]:

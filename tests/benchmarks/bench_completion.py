@@ -57,6 +57,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     saved = load_model(given.model)
+    if saved.config.task != "shared_conditional":
+        raise SystemExit(f"{given.model} must be of shared_conditional, got {saved.config.task}")
     candidate = Candidate(
         saved=saved,
         config=saved.config,
@@ -65,6 +67,8 @@ def main() -> None:
         seed=stream_seed(saved.config.seed, "evaluate") % 2**31,
     )
     found = measure(candidate)
+    if PART in found.unavailable:
+        raise SystemExit(f"it cannot be scored: {found.unavailable[PART]}")
     scores = {score.name: score for score in found.scores}
     print(table(scores))
     for name in ("completion_ll", "classification_error"):

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from gan.config import RunConfig, load_config, read_yaml, with_overrides
+from gan.config import RunConfig, digest, load_config, read_yaml, with_overrides
 from gan.datasets.splits import load_train_valid
 from gan.evaluation.features import NetExtractor, default_extractor
 from gan.evaluation.frechet import frechet_distance
@@ -129,7 +129,9 @@ def train(name: str, seed: int, steps: int, device: str, deadline: float) -> Set
             return None
         before, saved = before + run.step, run.saved()
     frechet, coverage = scorer(device)(as_sampler(saved, name), n=N_FINAL, seed=seed)
-    facts = {"name": name, "seed": seed, "steps": steps, "device": device, "curve": curve}
+    settings = digest(configuration(name, seed, steps, device))
+    facts = {"name": name, "seed": seed, "steps": steps, "device": device}
+    facts |= {"settings": settings, "curve": curve}
     return facts | {"frechet": frechet, "coverage": coverage, "seconds": clock.seconds}
 
 
@@ -304,8 +306,8 @@ def run_all(jobs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> l
     """Train what is not written down yet, and write down each run as it ends."""
     output: Path = arguments.output
     runs: list[Settings] = json.loads(output.read_text()) if output.exists() else []
-    done = {(run["name"], run["seed"], run["steps"], run["device"]) for run in runs}
-    rest = [job for job in jobs if (*job, arguments.steps, arguments.device) not in done]
+    done = {identity(run) for run in runs}
+    rest = [job for job in jobs if asked(*job, arguments) not in done]
     deadline = time.time() + arguments.budget_seconds
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
@@ -317,10 +319,24 @@ def run_all(jobs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> l
             if run is None:
                 continue
             runs.append(run)
-            output.write_text(json.dumps(runs))
+            part = output.with_suffix(".part")
+            part.write_text(json.dumps(runs))
+            part.replace(output)
             last = f"Fréchet {run['frechet']:.2f}, coverage {run['coverage']:.3f}"
             print(f"seed {run['seed']} {run['name']}: {last}, {run['seconds']:.0f} s", flush=True)
-    return runs
+    wanted = {asked(*job, arguments) for job in jobs}
+    return [run for run in runs if identity(run) in wanted]
+
+
+def identity(run: Settings) -> tuple[Any, ...]:
+    """What tells a run that is written down from another one."""
+    return tuple(run[key] for key in ("name", "seed", "steps", "device", "settings"))
+
+
+def asked(name: str, seed: int, arguments: argparse.Namespace) -> tuple[Any, ...]:
+    """The `identity` of a run that is to be made."""
+    steps, device = arguments.steps, arguments.device
+    return name, seed, steps, device, digest(configuration(name, seed, steps, device))
 
 
 def main() -> None:
@@ -333,12 +349,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("priors.json"))
     parser.add_argument("--budget-seconds", type=float, default=math.inf)
     parser.add_argument("--picture", type=Path, help="of the curves, as PNG; needs matplotlib")
-    parser.add_argument("--only", action="append", choices=CONTESTANTS, help="leave out others")
+    parser.add_argument(
+        "--only", action="append", choices=CONTESTANTS, help="leave out others, but for uniform"
+    )
     arguments = parser.parse_args()
-    names = arguments.only or list(CONTESTANTS)
+    names = [name for name in CONTESTANTS if name in {BASELINE, *(arguments.only or CONTESTANTS)}]
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     runs = run_all([(name, seed) for seed in seeds for name in names], arguments)
-    runs = [run for run in runs if run["steps"] == arguments.steps]
     print(report(runs, names))
     if arguments.picture:
         picture(runs, names, arguments.picture)

@@ -48,9 +48,9 @@ CANDIDATES: list[dict[str, Any]] = [
     {"train.learning_rate": 0.0015},
     {"train.learning_rate": 0.006},
     {"train.d_learning_rate": 0.001},
-    {"semi_supervised.noise_hidden": 0.3},
+    {"semi_supervised.noise_hidden": 0.5},
     {"semi_supervised.unlabelled_weight": 3.0},
-    {"semi_supervised.init_from_data": True, "train.adam_epsilon": 1e-4},  # the source's
+    {"semi_supervised.init_from_data": True, "train.adam_epsilon": 1e-4},
 ]
 """Settings that `--choose-seconds` tries."""
 

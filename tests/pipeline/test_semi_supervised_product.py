@@ -101,6 +101,37 @@ def test_errors_on_test_images_are_counted_of_it_and_of_the_labels_alone(name, c
     assert scores.keys() == {f"{error}{end}" for error in errors for end in ("", "_se")}
 
 
+@NAMES
+def test_the_test_split_has_the_errors_that_the_winner_is_told_of(name, candidate):
+    saved = trained(name)
+    asked = dataclasses.replace(candidate(saved), split="test")
+    found = by_metric_name(evaluated(asked), "test")
+    expected = SEMI_SUPERVISED.measure_test(candidate(saved))
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_scores_and_picture_of_validation_images_leave_the_test_split_closed(
+    candidate, tmp_path, monkeypatch
+):
+    opened = []
+    monkeypatch.setattr("pipeline.product.load_test", opened.append)
+    asked = candidate(trained())
+    SEMI_SUPERVISED.measure(asked)
+    SEMI_SUPERVISED.draw_picture(asked, tmp_path)
+    assert opened == []
+
+
+def test_models_compare_where_they_were_trained_on_the_same_labels():
+    ours = trained()
+    (same,) = SEMI_SUPERVISED.compared(ours, trained(semi_supervised__noise_input=0.1))
+    assert same.passed
+    for theirs in (trained(seed=5), trained(semi_supervised__n_labels=12)):
+        (check,) = SEMI_SUPERVISED.compared(ours, theirs)
+        assert (check.name, check.passed) == ("same_labels", False)
+        n = len(theirs.few_labels)
+        assert f"the champion was trained on other labelled images, {n}:" in check.reason
+
+
 def test_test_images_without_labels_have_no_errors(candidate, monkeypatch):
     plain = dataclasses.replace(labelled_images(40, seed=2), labels=None)
     monkeypatch.setattr("pipeline.product.load_test", lambda data: plain)
@@ -136,7 +167,8 @@ def test_the_picture_has_labelled_images_left_and_test_images_of_the_class_right
     candidate, tmp_path
 ):
     saved, test = trained(), labelled_images(40, seed=2)
-    SEMI_SUPERVISED.draw_picture(candidate(saved), tmp_path)
+    asked = dataclasses.replace(candidate(saved), split=SEMI_SUPERVISED.picture_split)
+    SEMI_SUPERVISED.draw_picture(asked, tmp_path)
     with Image.open(tmp_path / SEMI_SUPERVISED.picture) as picture:
         found = np.asarray(picture)[::2, ::2]
     width = 10 * 6 + 2

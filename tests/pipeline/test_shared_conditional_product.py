@@ -247,6 +247,7 @@ def test_the_example_of_a_request_is_answered(saved):
         ({"image": [2.0] * 16, "mask": "left_half"}, r"image must be 16 numbers in \[0, 1\]"),
         ({"image": [0.0] * 16, "mask": "middle"}, "mask must be one of left_half, .*got 'middle'"),
         ({"image": [0.0] * 16}, "an image needs a mask: one of left_half"),
+        ({"mask": "label_only"}, "label_only shows the class alone: give it by condition"),
         ({"mask": "left_half"}, "a mask that shows pixels needs an image"),
     ],
 )
@@ -303,6 +304,7 @@ def test_a_random_mask_is_that_of_the_seed(saved, image_file):
         ({"condition": "seven"}, "--condition takes a class, got 'seven'"),
         ({"mask": "middle"}, "mask must be one of left_half, .*got 'middle'"),
         ({"mask": "left_half"}, "a mask that shows pixels needs an image"),
+        ({"mask": "label_only"}, "label_only shows the class alone: give it by condition"),
         ({"steps": "3"}, "this model takes no steps: leave out --steps"),
         ({"image": "image.png"}, "an image needs a mask: one of left_half, .*or a .npy file"),
         ({"image": "none.png", "mask": "left_half"}, "none.png: cannot be read: No such file"),
@@ -313,6 +315,7 @@ def test_a_random_mask_is_that_of_the_seed(saved, image_file):
         ({"image": "image.png", "mask": "wide.npy"}, r"\[1, 4, 4\] or \[4, 4\], got \[4, 5\]"),
         ({"image": "image.png", "mask": "bright.npy"}, "must hold 0, hidden, and 1, visible"),
         ({"image": "image.png", "mask": "none.npy"}, "none.npy: cannot be read: No such file"),
+        ({"image": "image.png", "mask": "archive.npy"}, "one array, .*: it is an .npz archive"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_one_line(
@@ -322,6 +325,8 @@ def test_what_does_not_fit_is_refused_by_one_line(
     np.save("wide.npy", np.zeros((4, 5)))
     np.save("bright.npy", np.full((4, 4), 2.0))
     np.save("line.npy", np.zeros(4))
+    with open("archive.npy", "wb") as file:
+        np.savez(file, a=np.zeros((4, 4)))
     with pytest.raises(ConfigError, match=problem) as refusal:
         draw(saved, **options)
     assert "\n" not in str(refusal.value)

@@ -105,6 +105,13 @@ def test_trials_that_would_start_from_different_tasks_are_refused(base, message)
         pin(config)
 
 
+def test_trials_that_differ_in_what_the_model_decides_are_refused(config):
+    space = {"prior.dim": {"choice": [4, 9]}}
+    varied = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=space))
+    with pytest.raises(ConfigError, match=r"prior\.dim: the model that trials start from has"):
+        pin(starting_from(varied, "generator"))
+
+
 def test_a_start_for_a_task_that_starts_from_nothing_is_refused():
     config = starting_from(load_config({}), "mnist-generator")
     with pytest.raises(ConfigError, match="start: generator starts from nothing here, got mnist-"):

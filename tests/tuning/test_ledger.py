@@ -283,3 +283,9 @@ def test_the_best_report_of_a_result_that_is_read_again_is_that_of_its_objective
     ]
     ledger.write_result(a_result(0, objective=objective, history=history))
     assert ledger.result(0).best["step"] == step
+
+
+def test_of_a_run_that_is_scored_by_what_it_learns_from_the_last_report_counts(ledger):
+    history = [{"step": 10, "few_labels_nats": 0.1}, {"step": 20, "few_labels_nats": 0.2}]
+    ledger.write_result(a_result(0, objective="few_labels_nats", history=history))
+    assert ledger.result(0).best["step"] == 20

@@ -47,7 +47,6 @@ class FeaturesRun:
     Args:
         config: the run.
         few: its data.
-        images: the same images; their labels are not read.
         device: where to train.
     """
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan.datasets.images import ImageSet
+from gan.datasets.images import ImageSet, class_sizes
 from gan.errors import ConfigError, DatasetError
 from gan.randomness import stream
 
@@ -57,11 +57,11 @@ def draw_few(labels: NDArray[np.int64], n: int, *, seed: int) -> Tensor:
 
     Raises:
         ConfigError: n is less than the classes, not a multiple of them, or more than there are
-            images, in all or of one class.
+            images, in all or of one class; or there is one class alone.
         DatasetError: classes are not numbered from 0 without a gap.
     """
     classes = torch.from_numpy(labels)
-    sizes = require_classes(classes)
+    sizes = class_sizes(labels)
     require_n_labels(n, sizes)
     rng = stream(seed, "few labels")
     shuffled = torch.randperm(len(classes), generator=rng)
@@ -69,21 +69,6 @@ def draw_few(labels: NDArray[np.int64], n: int, *, seed: int) -> Tensor:
     return torch.cat(
         [shuffled[kinds == k][: n // len(sizes)].sort().values for k in range(len(sizes))]
     )
-
-
-def require_classes(classes: Tensor) -> list[int]:
-    """Images of each class.
-
-    Raises:
-        DatasetError: classes are not numbered from 0 without a gap.
-    """
-    if classes.min() < 0 or not bool(classes.bincount().all()):
-        raise DatasetError(
-            "classes must be numbered from 0 without a gap, got labels "
-            f"{', '.join(map(str, sorted(set(classes.tolist()))))}"
-        )
-    sizes: list[int] = classes.bincount().tolist()
-    return sizes
 
 
 def require_n_labels(n: int, sizes: list[int]) -> None:
@@ -97,6 +82,8 @@ def require_n_labels(n: int, sizes: list[int]) -> None:
         ConfigError: saying what it must be.
     """
     n_classes, n_images = len(sizes), sum(sizes)
+    if n_classes < 2:
+        raise ConfigError([f"{N_LABELS}: a classifier needs two classes or more, got {n_classes}"])
     if n < n_classes:
         raise ConfigError(
             [f"{N_LABELS}: must be at least one label for each of {n_classes} classes, got {n}"]
@@ -112,6 +99,21 @@ def require_n_labels(n: int, sizes: list[int]) -> None:
             [
                 f"{N_LABELS}: there must be {n // n_classes} images of each class, the smallest "
                 f"has {min(sizes)}"
+            ]
+        )
+
+
+def require_minibatch(n_unlabelled: int, batch_size: int) -> None:
+    """Refuse minibatches that the images without labels do not fill.
+
+    Raises:
+        ConfigError: saying how large they may be.
+    """
+    if batch_size > n_unlabelled:
+        raise ConfigError(
+            [
+                f"train.batch_size: must be at most the {n_unlabelled} unlabelled images, "
+                f"got {batch_size}"
             ]
         )
 

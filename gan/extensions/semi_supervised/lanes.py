@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan.errors import ConfigError
-from gan.extensions.semi_supervised.few_labels import FewLabels
+from gan.extensions.semi_supervised.few_labels import FewLabels, require_minibatch
 from gan.layers import product
 
 VARIANCE_FLOOR = 1e-6
@@ -257,15 +256,9 @@ class LaneOrder:
         self._batch_size, self._rngs = batch_size, rngs
         self._labelled = [torch.stack([lane.labelled, lane.labels]).to(device) for lane in few]
         self._unlabelled = [lane.unlabelled.to(device) for lane in few]
-        self._n_steps = min(len(rows) for rows in self._unlabelled) // batch_size
-        if not self._n_steps:
-            fewest = min(len(rows) for rows in self._unlabelled)
-            raise ConfigError(
-                [
-                    f"train.batch_size: must be at most the {fewest} unlabelled images, "
-                    f"got {batch_size}"
-                ]
-            )
+        fewest = min(len(rows) for rows in self._unlabelled)
+        require_minibatch(fewest, batch_size)
+        self._n_steps = fewest // batch_size
         # [steps, 4, P, batch_size]: labelled rows, their labels, unlabelled ones for D, for G
         self._pass = torch.zeros(
             self._n_steps, 4, len(few), batch_size, dtype=torch.int64, device=device

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan.config import RunConfig
 from gan.config import Task as TaskName
-from gan.datasets.images import ImageSet
+from gan.datasets.images import ImageSet, class_sizes
 from gan.errors import DatasetError, DivergedError
 from gan.extensions.inference.saved import SavedInference
 from gan.extensions.semi_supervised.discriminator_features import FeaturesRun
@@ -26,7 +26,7 @@ from gan.extensions.semi_supervised.few_labels import (
     FewLabels,
     draw_few,
     hide,
-    require_classes,
+    require_minibatch,
     require_n_labels,
 )
 from gan.extensions.semi_supervised.inference_features import InferenceFeaturesRun
@@ -80,7 +80,7 @@ class FeatureMatchingRun:
     Args:
         config: the run.
         few: its data.
-        device: where to train; on a GPU with Adam, a captured step is replayed.
+        device: where to train.
     """
 
     def __init__(self, config: RunConfig, few: FewLabels, *, device: torch.device | str) -> None:
@@ -131,7 +131,7 @@ class FeatureMatchingRun:
 
 
 class SemiSupervisedRun:
-    """A run of either method.
+    """A run of any of the methods.
 
     Args:
         config: the run; where it has an origin, with what `adopt` takes over from that.
@@ -213,9 +213,13 @@ def require_few_labels(images: ImageSet, config: RunConfig) -> None:
     """Refuse images of which so many cannot be labelled in equal parts.
 
     Raises:
-        ConfigError: fewer labels than classes, more than images, or not a multiple.
+        ConfigError: fewer labels than classes, more than images, or not a multiple; one class
+            alone; or the images without labels do not fill a minibatch.
         DatasetError: the images have no labels, or not classes numbered from 0.
     """
     if images.labels is None:
         raise DatasetError("semi_supervised needs a data set with labels")
-    require_n_labels(settings(config).n_labels, require_classes(torch.from_numpy(images.labels)))
+    cfg = settings(config)
+    require_n_labels(cfg.n_labels, class_sizes(images.labels))
+    if cfg.method == "feature_matching":
+        require_minibatch(len(images.labels) - cfg.n_labels, config.train.batch_size)

@@ -273,8 +273,8 @@ def test_a_vector_of_another_length_is_refused(given, got):
             "vectors",
             "on=vectors needs a data set with an array",
         ),
-        ({"labels": np.arange(30) % 3 * 2}, "labels", "without a gap, got labels 0, 2, 4"),
-        ({"labels": np.arange(30) % 3 - 1}, "labels", "without a gap, got labels -1, 0, 1"),
+        ({"labels": np.arange(30) % 3 * 2}, "labels", "without a gap, got 3 from 0 to 4"),
+        ({"labels": np.arange(30) % 3 - 1}, "labels", "without a gap, got 3 from -1 to 1"),
     ],
 )
 def test_images_without_conditions_are_refused(changes, on, problem):

@@ -11,7 +11,7 @@ import torch
 from gan.config import SemiSupervisedConfig
 from gan.errors import ConfigError, DatasetError
 from gan.extensions.semi_supervised.few_labels import draw_few, hide
-from gan.extensions.semi_supervised.run import SemiSupervisedRun
+from gan.extensions.semi_supervised.run import SemiSupervisedRun, require_few_labels
 from gan.tasks import start_run
 from tests.gan.small import EXTENSIONS, labelled_images, origin_of, small_config
 
@@ -114,10 +114,25 @@ def test_more_labels_of_a_class_than_it_has_images_are_refused():
         draw_few(labels, 12, seed=0)
 
 
-@pytest.mark.parametrize(("labels", "got"), [([0, 2, 2], "0, 2"), ([-1, 0, 1], "-1, 0, 1")])
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [([0, 2, 2], "2 from 0 to 2"), ([-1, 0, 1], "3 from -1 to 1"), ([0, 10**13], "2 from 0 to 1")],
+)
 def test_classes_that_are_not_numbered_from_0_are_refused(labels, got):
-    with pytest.raises(DatasetError, match=f"without a gap, got labels {got}$"):
+    with pytest.raises(DatasetError, match=f"without a gap, got {got}"):
         draw_few(np.array(labels), 3, seed=0)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ConfigError, match=r"a classifier needs two classes or more, got 1$"):
+        draw_few(np.zeros(5, np.int64), 2, seed=0)
+
+
+def test_a_minibatch_that_the_unlabelled_images_do_not_fill_is_refused():
+    config = small_config(semi_supervised={"n_labels": 6}, train__batch_size=25)
+    message = r"train.batch_size: must be at most the 24 unlabelled images, got 25"
+    with pytest.raises(ConfigError, match=message):
+        require_few_labels(labelled_images(), config)
 
 
 def test_images_without_labels_are_refused():
