@@ -82,7 +82,7 @@ FEW_LABELS_ACCURACY = "few_labels_accuracy"
 CLASSIFICATION_ERROR_TEST = "classification_error_test"
 CLASSIFICATION_ERROR_TEST_SE = "classification_error_test_se"
 SUPERVISED_ERROR_TEST = "supervised_error_test"
-"""Share of test images that a net of the same shape classifies wrongly which was trained on the
+"""Share of test images that the D of feature matching classifies wrongly which was trained on the
 same labels alone."""
 SUPERVISED_ERROR_TEST_SE = "supervised_error_test_se"
 

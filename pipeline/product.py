@@ -180,6 +180,7 @@ class Card:
         use: of what use it is.
         limits: a sentence each.
         chosen: by what it was chosen, and what no standard error knows.
+        is_of_algorithm_1: whether Algorithm 1 trained it, with its k and its D.
     """
 
     heading: str
@@ -192,6 +193,7 @@ class Card:
     use: str
     limits: tuple[str, ...]
     chosen: str = CHOSEN
+    is_of_algorithm_1: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

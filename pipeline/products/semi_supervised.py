@@ -48,7 +48,8 @@ METHODS = {
     "discriminator_features": "a linear layer on the hidden layers of the discriminator of "
     "generative adversarial nets that saw no label",
     "inference_features": "a linear layer on the last hidden layer and the codes of a net that "
-    "infers z from images, which saw no label",
+    "infers z from images, which was trained without labels, but chosen by labels of training and "
+    "validation images",
 }
 """`semi_supervised.method` -> what the classifier is."""
 
@@ -128,7 +129,7 @@ def findings(evaluation: Evaluation, scores: Mapping[str, float]) -> str:
     alone, alone_se = (scores[f"{SUPERVISED_ERROR_TEST}{end}"] for end in ("", "_se"))
     return (
         f"With {n:,} labels it classifies {100 * error:.2f} ± {100 * error_se:.2f} % of the test "
-        f"images wrongly; a net of the same shape that is trained on these labels alone "
+        f"images wrongly; D of feature matching that is trained on these labels alone "
         f"{100 * alone:.2f} ± {100 * alone_se:.2f} %. No other label took part in any choice."
     )
 
@@ -252,14 +253,15 @@ def _card(saved: SavedSemiSupervised) -> Card:
         "was picked. It serves to train the classifier: its samples need not look like images.",
         scores=(
             "`classification_error_test` is the share of test images that it classifies wrongly,\n"
-            "`supervised_error_test` that of a net of the same shape which was trained on the "
+            "`supervised_error_test` that of D of feature matching which was trained on the "
             "same labels alone.\n`few_labels_nats` and `few_labels_accuracy` are the "
             "cross-entropy and the share of right answers on\nthe labelled images, without noise.",
         ),
-        chosen="No label beside the few was read until the end: trials compare by "
+        chosen="No label beside the few was read in training: trials compare by "
         "`few_labels_nats`, on the labelled\nimages, and the number of steps is fixed. Test "
         "labels (`test`) took no part in any choice. No standard\nerror knows of other training "
         "seeds, or of other images that were labelled",
+        is_of_algorithm_1=cfg.method == "discriminator_features",
         python=f"images = generator.few_images()  # [{len(saved.few_labels)}, {shape}], those "
         "with labels\nprobabilities = generator.log_probabilities(images).exp()  "
         f"# [{len(saved.few_labels)}, {saved.n_classes}]",

@@ -580,3 +580,52 @@ def test_a_classifier_s_objective_is_its_own(here, gan):
     )
     refused(gan, arguments, status=2, message=message)
     assert files(here) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "sweep.space.semi_supervised.n_labels.choice=[100, 105]",
+            r"semi_supervised\.n_labels: must be a multiple of the 10 classes, got 105",
+        ),
+        (
+            "train.batch_size=60000",
+            r"train\.batch_size: must be at most the 49900 unlabelled images, got 60000",
+        ),
+        (
+            "train.d_steps=3",
+            r"train\.d_steps has no part in semi_supervised\.method feature_matching: leave it "
+            r"at 1, got 3",
+        ),
+    ],
+)
+def test_trials_with_few_labels_that_could_not_be_trained_are_refused(here, gan, setting, message):
+    before = files(here)
+    arguments = ("sweep", "semi_supervised", f"--set={setting}")
+    refused(gan, arguments, status=2, message=message)
+    assert files(here) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("extensions=[inference]", "generator.hidden=[512]"),
+            r"inference\.layers must be from 0, .* to 1, .*got \[0, 1, 2\]",
+        ),
+        (
+            ("extensions=[own.yaml]",),
+            r"start: there is no model mnist-inference to start from .*`gan extend inference`.*",
+        ),
+    ],
+)
+def test_extensions_that_could_not_start_are_refused_before_the_generator_is_trained(
+    here, gan, settings, message
+):
+    section = {"method": "inference_features"}
+    write_extension(here, "own", {"semi_supervised": section})
+    before = files(here)
+    arguments = ("run", "quick", *(f"--set={setting}" for setting in settings))
+    refused(gan, arguments, status=2, message=message)
+    assert files(here) == before
