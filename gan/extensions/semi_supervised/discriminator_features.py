@@ -15,12 +15,9 @@ from torch import Tensor, nn
 from gan.config import RunConfig
 from gan.datasets.images import ImageSet
 from gan.extensions.semi_supervised.few_labels import FewLabels
-from gan.extensions.semi_supervised.heads import Head, fit_head
+from gan.extensions.semi_supervised.heads import Head, features_of_few, fit_head
 from gan.nets import Discriminator
 from gan.run import Report, Run
-
-N_UNLABELLED = 10_000
-"""Unlabelled images by whose features all are standardised."""
 
 
 class FeatureClassifier(nn.Module):
@@ -76,13 +73,8 @@ class FeaturesRun:
         self.core.set_state({k: t for k, t in state.items() if not k.startswith("head/")})
 
 
-@torch.no_grad()
 def discriminator_head(D: Discriminator, few: FewLabels) -> Head:
     """The head that is trained on the labelled images' features of D."""
     device = next(D.parameters()).device
-
-    def of(rows: Tensor) -> Tensor:
-        x = few.pixels[rows].to(device, torch.float32).div_(255)
-        return torch.cat([features(D, part) for part in torch.split(x, 1000)])
-
-    return fit_head(of(few.labelled), few.labels, of(few.unlabelled[:N_UNLABELLED]))
+    labelled, unlabelled = features_of_few(few, lambda x: features(D, x), device=device)
+    return fit_head(labelled, few.labels, unlabelled)

@@ -5,7 +5,7 @@ strongly its weights are held to 0 is chosen by cross-validation on the few labe
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -15,10 +15,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
+from gan.extensions.semi_supervised.few_labels import FewLabels
 from gan.layers import Linear
 
 STRENGTHS = tuple(10.0**k for k in range(-4, 3))
 """Inverse weights of the penalty |W|^2 / 2 to choose from, weakest net first."""
+N_UNLABELLED = 10_000
+"""Unlabelled images by whose features all are standardised."""
+CHUNK = 1000
+"""Images whose features are computed at once."""
 MAX_FOLDS = 5
 MAX_ITERATIONS = 500
 
@@ -74,6 +79,28 @@ def fit_head(labelled: Tensor, labels: Tensor, unlabelled: Tensor) -> Head:
         head.linear.weight.copy_(torch.from_numpy(weight))
         head.linear.bias.copy_(torch.from_numpy(bias))
     return head
+
+
+@torch.no_grad()
+def features_of_few(
+    few: FewLabels, features: Callable[[Tensor], Tensor], *, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """What a head learns from, and what it is standardised by.
+
+    Args:
+        few: the images.
+        features: rows [n, n_pixels] in [0, 1] to features [n, d].
+        device: of the features.
+
+    Returns:
+        Features of the labelled images, [l, d], and of the first N_UNLABELLED others.
+    """
+
+    def of(rows: Tensor) -> Tensor:
+        x = few.pixels[rows].to(device, torch.float32).div_(255)
+        return torch.cat([features(part) for part in torch.split(x, CHUNK)])
+
+    return of(few.labelled), of(few.unlabelled[:N_UNLABELLED])
 
 
 def untrained_head(labels: Tensor, unlabelled: Tensor) -> Head:

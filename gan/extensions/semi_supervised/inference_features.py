@@ -25,13 +25,15 @@ from gan.extensions.inference.nets import InferenceNet
 from gan.extensions.inference.saved import SavedInference
 from gan.extensions.inference.training import part_of
 from gan.extensions.semi_supervised.few_labels import FewLabels
-from gan.extensions.semi_supervised.heads import Head, choose_strength, untrained_head
+from gan.extensions.semi_supervised.heads import (
+    Head,
+    choose_strength,
+    features_of_few,
+    untrained_head,
+)
 from gan.metric_names import LABELLED_LOSS, LEARNING_RATE
 from gan.optimisers import build_descent
 from gan.randomness import stream
-
-N_UNLABELLED = 10_000
-"""Unlabelled images by whose features all are standardised."""
 
 
 class CodeClassifier(nn.Module):
@@ -95,8 +97,10 @@ class InferenceFeaturesRun:
         self.config, self.few, self.step = config, few, 0
         self._kept = {f"E/{k}": t for k, t in origin.E.state_dict().items()}
         self._kept |= {f"G/{k}": t for k, t in origin.G.state_dict().items()}
-        labelled = _features(origin.E, few, few.labelled)
-        self.head = untrained_head(few.labels, _features(origin.E, few, _some(few.unlabelled)))
+        labelled, unlabelled = features_of_few(
+            few, lambda x: features(origin.E, x), device=next(origin.E.parameters()).device
+        )
+        self.head = untrained_head(few.labels, unlabelled)
         strength = choose_strength(self.head, labelled, few.labels)
         self._penalty = 1 / (2 * strength * len(labelled))
         self.head = self.head.to(device)
@@ -157,13 +161,3 @@ class InferenceFeaturesRun:
             labelled_loss=loss,
             learning_rate=rate,
         )
-
-
-def _some(rows: Tensor) -> Tensor:
-    return rows[:N_UNLABELLED]
-
-
-@torch.no_grad()
-def _features(E: InferenceNet, few: FewLabels, rows: Tensor) -> Tensor:
-    x = few.pixels[rows].to(torch.float32).div_(255)
-    return torch.cat([features(E, part) for part in torch.split(x, 1000)])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
 from gan.extensions.inference.nets import build_inference_net
+from gan.extensions.inference.training import part_of
 from gan.extensions.semi_supervised.discriminator_features import FeatureClassifier
 from gan.extensions.semi_supervised.feature_matching import settings
 from gan.extensions.semi_supervised.heads import empty_head
@@ -78,13 +79,13 @@ def weights_of(state: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tens
     if method == "feature_matching":
         nets = _feature_matching_weights(state, config)
     elif method == "inference_features":
-        nets = {f"G/{k}": t for k, t in _part(state, "G/").items()}
-        nets |= {f"classifier/E.{k}": t for k, t in _part(state, "E/").items()}
-        nets |= {f"classifier/head.{k}": t for k, t in _part(state, "head/").items()}
+        nets = {f"G/{k}": t for k, t in part_of(state, "G/").items()}
+        nets |= {f"classifier/E.{k}": t for k, t in part_of(state, "E/").items()}
+        nets |= {f"classifier/head.{k}": t for k, t in part_of(state, "head/").items()}
     else:
         nets = {f"G/{k}": t for k, t in generator_weights(state, config).items()}
-        nets |= {f"classifier/D.{k}": t for k, t in _part(state, "D/").items()}
-        nets |= {f"classifier/head.{k}": t for k, t in _part(state, "head/").items()}
+        nets |= {f"classifier/D.{k}": t for k, t in part_of(state, "D/").items()}
+        nets |= {f"classifier/head.{k}": t for k, t in part_of(state, "head/").items()}
     return nets | {k: t for k, t in state.items() if k.startswith("few/")}
 
 
@@ -107,15 +108,15 @@ def from_weights(
     elif cfg.method == "inference_features":
         theirs = dataclasses.replace(config, semi_supervised=None, inference=cfg.inference)
         E = build_inference_net(theirs, n_pixels=n_pixels, rng=stream(config.seed, "init"))
-        classifier = CodeClassifier(E, empty_head(_part(weights, "classifier/head.")))
+        classifier = CodeClassifier(E, empty_head(part_of(weights, "classifier/head.")))
         G = empty_generator(config, n_pixels=n_pixels)
     else:
         rng = stream(config.seed, "init")
         D = build_discriminator(config.discriminator, n_pixels=n_pixels, rng=rng)
-        classifier = FeatureClassifier(D, empty_head(_part(weights, "classifier/head.")))
+        classifier = FeatureClassifier(D, empty_head(part_of(weights, "classifier/head.")))
         G = empty_generator(config, n_pixels=n_pixels)
-    classifier.load_state_dict(_part(weights, "classifier/"))
-    G.load_state_dict(_part(weights, "G/"))
+    classifier.load_state_dict(part_of(weights, "classifier/"))
+    G.load_state_dict(part_of(weights, "G/"))
     return SavedSemiSupervised(
         classifier=classifier.eval().requires_grad_(False),
         G=G.eval().requires_grad_(False),
@@ -130,10 +131,6 @@ def _feature_matching_weights(state: Mapping[str, Tensor], config: RunConfig) ->
     prefix = "average." if config.train.average_decay else ""
     nets: dict[str, Tensor] = {}
     for name, part in (("classifier", "D"), ("G", "G")):
-        folded = plain_weights(_part(state, f"{prefix}{part}/"))
+        folded = plain_weights(part_of(state, f"{prefix}{part}/"))
         nets |= {f"{name}/{k}": t for k, t in folded.items()}
     return nets
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
