@@ -444,6 +444,7 @@ def test_first_winner_is_refused_too_if_its_samples_cover_nothing(gan):
     assert gan("promote", "tiny.yaml").status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 def test_champion_is_not_compared_in_another_feature_space(gan, here, winner, monkeypatch):
     assert gan("run", "tiny.yaml").status == 0
@@ -472,6 +473,7 @@ def test_objective_that_could_not_be_taken_says_why(gan):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 @pytest.mark.parametrize(
     ("name", "values"), [("n_samples", (200, 300)), ("n_sigma_images", (50, 20))]
@@ -529,6 +531,7 @@ def test_run_of_the_winner_gets_every_score_and_keeps_those_of_its_trial(gan, he
     assert metric.step == chosen["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 def test_version_that_the_store_lost_is_promoted_again(gan, here, winner):
     assert gan("run", "tiny.yaml").status == 0
@@ -544,6 +547,7 @@ def test_version_that_the_store_lost_is_promoted_again(gan, here, winner):
     assert current_champion(winner.uri, "tiny-generator").version == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 def test_store_without_the_run_of_the_winner_is_told_with_the_ways_out(
     gan, here, winner, mlflow_tables
@@ -575,6 +579,7 @@ def test_store_without_the_run_of_the_winner_is_told_with_the_ways_out(
     assert (answer.status, json.loads(answer.out)["outcome"]) == (0, "promoted")
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 def test_other_test_images_at_the_same_path_are_scored(gan, here, winner):
     first = json.loads(gan("run", "tiny.yaml", "--json").out)

@@ -382,6 +382,7 @@ def test_run_of_a_trial_is_scored_by_its_best_checkpoint(trained, here, generato
         judge("0" * 32)
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 def test_promoted_generator_and_its_artifact_are_scored(trained, mlflow_store, here, generator):
     from pipeline.artifacts import write_artifact

@@ -193,6 +193,7 @@ def test_a_sweep_that_is_complete_is_not_run_again_and_needs_no_cluster(whole, m
 # Trials that fail, stop, or lose their worker
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on_in_its_run(
     place, whole, shared_cluster
 ):
@@ -213,6 +214,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on_in_its_run(
     assert_complete(here, whole)
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_no_trial_has_a_score_fails_in_one_line(place, shared_cluster):
     here = place("train.learning_rate=1e6", n_trials=1, space={})
     with pytest.raises(TuningError, match="no trial of tiny has a score: losses must") as caught:
@@ -249,6 +251,7 @@ def test_when_its_time_is_over_a_sweep_ends_with_what_it_has(place, shared_clust
     assert here.ledger.spent_seconds() == 60.0
 
 
+@pytest.mark.slow
 def test_trials_that_a_time_budget_stopped_go_on_in_the_next_run(place, shared_cluster, whole):
     here = place(*LONG, time_budget_seconds=1e-3, cpus_per_trial=2)
     with pytest.raises(
@@ -288,6 +291,7 @@ def test_scored_trials_that_wait_when_the_time_is_over_count(place, monkeypatch)
     ]
 
 
+@pytest.mark.slow
 def test_asha_stops_weak_trials_and_diverged_ones_fail_and_both_say_so(
     place, shared_cluster, capsys, caplog
 ):

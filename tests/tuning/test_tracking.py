@@ -353,7 +353,7 @@ def test_a_report_is_there_with_step_value_and_time(mlflow_store, new_log):
 
 def test_every_metric_name_is_legal_and_says_its_split(mlflow_store, new_log):
     names = [value for key, value in vars(metric_names).items() if key.isupper()]
-    assert len(names) == len(set(names)) == 54
+    assert len(names) == len(set(names)) == 55
     scores = [name for name in names if "_ll" in name or "distance" in name]
     assert len(scores) >= 10
     assert all("valid" in name or "test" in name for name in scores)
@@ -564,6 +564,7 @@ def killed(*_: object, **__: object) -> None:
     raise KilledError
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_database_at_once(mlflow_store, experiment, tmp_path):
     program = """
 import sys

@@ -156,6 +156,7 @@ def test_samples_that_are_no_images_of_the_data_are_refused(real, change, messag
         evaluate(change(pictures(N, 3)), real, seed=0)
 
 
+@pytest.mark.slow
 def test_stacked_digits_have_their_modes_counted():
     n = 10_000
     rng = torch.Generator().manual_seed(0)

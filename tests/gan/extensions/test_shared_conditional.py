@@ -402,7 +402,7 @@ def test_a_class_that_there_is_not_is_refused(given, got):
     ("labels", "problem"),
     [
         (None, "shared_conditional needs a data set with labels"),
-        (np.arange(30) % 3 * 2, "without a gap, got labels 0, 2, 4"),
+        (np.arange(30) % 3 * 2, "without a gap, got 3 from 0 to 4"),
     ],
 )
 def test_images_without_labels_are_refused(labels, problem):
