@@ -103,7 +103,11 @@ def run(  # noqa: PLR0917 - Typer turns each into an option
     first: First = None,
     last: Last = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be run, and change nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be run, and run nothing; a model to start from is fetched.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
