@@ -21,7 +21,14 @@ def commands_of(text):
     return sorted({shlex.join(line) for line in words if line[:1] == ["gan"]})
 
 
-COMMANDS = commands_of(README.read_text(encoding="utf-8"))
+def benchmarks_of(text):
+    """Every `python -m tests.benchmarks.NAME ...`, as its name and its options."""
+    found = re.findall(r"python\s+-m\s+tests\.benchmarks\.(\w+)([^`|#\n]*)", text)
+    return sorted({(name, *re.findall(r"(?<=\s)--[\w-]+", options)) for name, options in found})
+
+
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS, BENCHMARKS = commands_of(TEXT), benchmarks_of(TEXT)
 
 
 def test_commands_are_found_wherever_they_stand():
@@ -39,3 +46,19 @@ def test_command_of_the_readme_is_one_that_the_program_takes(command):
     source = parameters.get("source")
     if source in presets():
         resolve(source, parameters["assignments"] or ())
+
+
+def test_benchmarks_are_found_with_their_options():
+    text = (
+        "by `python -m\ntests.benchmarks.bench_a --one 1 --two-b`, `python -m tests.benchmarks.b`"
+    )
+    assert benchmarks_of(text) == [("b",), ("bench_a", "--one", "--two-b")]
+    assert len(BENCHMARKS) >= 8
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=" ".join)
+def test_benchmark_of_the_readme_takes_its_options(benchmark):
+    name, *options = benchmark
+    source = (README.parent / "tests" / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+    known = re.findall(r'add_argument\(\s*"(--[\w-]+)"', source)
+    assert set(options) <= set(known)
