@@ -285,7 +285,9 @@ def picture(runs: Sequence[Settings], names: Sequence[str], path: Path) -> None:
         for axis, at in zip(line, ("step", "seconds"), strict=True):
             for i, (name, (own, _)) in enumerate(paired(runs, names).items()):
                 x, y = (
-                    torch.tensor([[point[key] for point in run["curve"]] for run in own]).mean(0)
+                    torch.tensor([[point[key] for point in r["curve"]] for r in own])
+                    .double()
+                    .mean(0)
                     for key in (at, score)
                 )
                 style = {"color": "black", "linewidth": 2.5} if name == BASELINE else {}

@@ -3,6 +3,7 @@
 from typing import get_args, get_type_hints
 
 import pytest
+from PIL import Image
 
 from gan.config import LearnedPriorConfig, PriorKind
 from tests.benchmarks.bench_priors import (
@@ -14,6 +15,7 @@ from tests.benchmarks.bench_priors import (
     is_better,
     paired,
     phases,
+    picture,
     report,
 )
 
@@ -85,3 +87,11 @@ def test_every_fixed_prior_and_every_method_takes_part():
     assert {part.prior.kind for part in parts} == set(get_args(PriorKind))
     methods = get_type_hints(LearnedPriorConfig)["method"]
     assert {part.learned_prior.method for part in parts} == set(get_args(methods))
+
+
+def test_the_picture_has_a_curve_of_every_contestant(tmp_path):
+    runs = [made(name, seed, frechet=9.0) for name in (BASELINE, "a") for seed in range(2)]
+    picture(runs, [BASELINE, "a"], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (1320, 880)
+        assert len(image.convert("RGB").getcolors(2**20)) > 20
