@@ -297,7 +297,7 @@ def picture(runs: Sequence[Settings], names: Sequence[str], path: Path) -> None:
         line[0].set_ylabel({"frechet": "Fréchet distance", "coverage": "coverage"}[score])
     for axis in axes[0]:
         axis.set_yscale("log")
-    axes[0, 0].legend(ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=110)
 
 
