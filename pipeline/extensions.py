@@ -154,7 +154,8 @@ def require_images(config: PipelineConfig) -> None:
     # Only now: importing torch takes a second.
     from gan.datasets.splits import load_train_valid
     from gan.tasks import task_of
-    from pipeline.starts import data_of_start, varied
+    from pipeline.starts import data_of_start
+    from tuning.space import variants
 
     images, _ = load_train_valid(config.base.data)
     known = data_of_start(config)
@@ -170,7 +171,7 @@ def require_images(config: PipelineConfig) -> None:
         return
     try:
         require(images, config.base)
-        for _, own, _ in varied(config):
+        for _, own, _ in variants(config.sweep.space, config.base):
             require(images, own)
     except DatasetError as error:
         raise ConfigError([f"data.dataset {config.base.data.dataset}: {error}"]) from error

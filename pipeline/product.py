@@ -21,7 +21,7 @@ from gan.errors import ConfigError
 from gan.evaluation.score import Score
 from gan.evaluation.suite import Evaluation
 from pipeline.checks import sample_checks
-from pipeline.evaluation import HEADLINE, Split, real_images
+from pipeline.evaluation import HEADLINE, Split, by_metric_name, real_images
 from pipeline.gate import Check
 from pipeline.score_groups import Group
 
@@ -97,6 +97,11 @@ class Measured:
             unavailable=evaluation.unavailable | dict(self.unavailable),
             details=evaluation.details | dict(self.details),
         )
+
+    def by_metric_name(self, split: Split) -> dict[str, float]:
+        """These scores alone; see `pipeline.evaluation.by_metric_name`."""
+        nothing = Evaluation(scores={}, unavailable={}, n_samples=0)
+        return by_metric_name(self.added_to(nothing), split)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,16 @@ resumed starts from the same weights, whoever is the champion by then.
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from gan.config import PipelineConfig, RunConfig, flatten, to_dict, with_overrides
+from gan.config import PipelineConfig, RunConfig, flatten, to_dict
 from gan.errors import CheckpointError, ConfigError
 from gan.files import new_folder, sha256
 from gan.tasks import load, require_origin, task_of
 from pipeline.artifacts import MANIFEST, verify
 from pipeline.errors import ArtifactError, ArtifactNotFound
 from pipeline.registry import fetch
-from tuning.space import parse_space
+from tuning.space import variants
 from tuning.tracking import tracking_uri
 
 STARTS = Path("runs") / ".starts"
@@ -76,7 +74,7 @@ def adopted(config: PipelineConfig, origin: RunConfig) -> RunConfig:
     adopt = task_of(config.base).adopt
     base = adopt(config.base, origin)
     problems = []
-    for path, own, value in varied(config):
+    for path, own, value in variants(config.sweep.space, config.base):
         try:
             theirs = flatten(to_dict(adopt(own, origin)))
         except ConfigError as error:
@@ -105,7 +103,7 @@ def data_of_start(config: PipelineConfig) -> str | None:
 def _require_one_origin(config: PipelineConfig, wanted: str | None) -> None:
     """Refuse a search space in which a setting decides what a trial starts from."""
     problems = []
-    for path, own, value in varied(config):
+    for path, own, value in variants(config.sweep.space, config.base):
         found = task_of(own).origin(own)
         if found != wanted:
             problems.append(
@@ -114,14 +112,6 @@ def _require_one_origin(config: PipelineConfig, wanted: str | None) -> None:
             )
     if problems:
         raise ConfigError(problems)
-
-
-def varied(config: PipelineConfig) -> Iterator[tuple[str, RunConfig, Any]]:
-    """Each setting of the space, the run with one of its values, and that value."""
-    for path, dimension in parse_space(config.sweep.space, config.base).items():
-        for value in dimension.probes():
-            own = with_overrides(config.base, {path: value})
-            yield path, own, flatten(to_dict(own)).get(path)
 
 
 def _named(task: str | None) -> str:

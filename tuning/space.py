@@ -103,6 +103,20 @@ def parse_space(spec: Mapping[str, Mapping[str, list[Any]]], base: RunConfig) ->
     return space
 
 
+def variants(
+    spec: Mapping[str, Mapping[str, list[Any]]], base: RunConfig
+) -> Iterator[tuple[str, RunConfig, Any]]:
+    """Each path of `sweep.space`, `base` with one of the path's probes alone, and that value.
+
+    Raises:
+        ConfigError: as `parse_space`.
+    """
+    for path, dimension in parse_space(spec, base).items():
+        for value in dimension.probes():
+            own = with_overrides(base, {path: value})
+            yield path, own, flatten(to_dict(own)).get(path)
+
+
 def random_point(space: Space, *, seed: int, index: int) -> dict[str, Any]:
     """The settings of trial `index` of an independent random search.
 

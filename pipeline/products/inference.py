@@ -75,13 +75,7 @@ def measure(candidate: Candidate) -> Measured:
 
 def measure_test(candidate: Candidate) -> dict[str, float]:
     """The same scores of test images, by metric name."""
-    on_test = measure(dataclasses.replace(candidate, split="test"))
-    told = {}
-    for score in on_test.scores:
-        told[f"{score.name}_test"] = score.value
-        if score.standard_error is not None:
-            told[f"{score.name}_test_se"] = score.standard_error
-    return told
+    return measure(dataclasses.replace(candidate, split="test")).by_metric_name("test")
 
 
 def values(candidate: Candidate) -> Values:

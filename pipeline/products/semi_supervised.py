@@ -88,11 +88,8 @@ def values(candidate: Candidate) -> Values:
 
 def measure_test(candidate: Candidate) -> dict[str, float]:
     """Share of test images that are classified wrongly, and by the labels alone."""
-    scores: dict[str, float] = {}
-    for score in errors(dataclasses.replace(candidate, split="test")):
-        name = f"{score.name}_test"
-        scores |= {name: score.value, f"{name}_se": score.standard_error or 0.0}
-    return scores
+    on_test = dataclasses.replace(candidate, split="test")
+    return Measured(scores=errors(on_test)).by_metric_name("test")
 
 
 def errors(candidate: Candidate) -> tuple[Score, ...]:
@@ -107,15 +104,11 @@ def errors(candidate: Candidate) -> tuple[Score, ...]:
     alone = train_supervised(saved.config, few_of(candidate.train, saved.config))
     labels = torch.from_numpy(images.labels)
     answers = {
-        CLASSIFICATION_ERROR_TEST: saved.log_probabilities(
-            torch.from_numpy(images.images).div(255)
-        ),
-        SUPERVISED_ERROR_TEST: alone(torch.from_numpy(images.images).flatten(1)),
+        "classification_error": saved.log_probabilities(torch.from_numpy(images.images).div(255)),
+        "supervised_error": alone(torch.from_numpy(images.images).flatten(1)),
     }
     return tuple(
-        proportion_score(
-            name.removesuffix("_test"), int((logits.argmax(1) != labels).sum()), len(labels)
-        )
+        proportion_score(name, int((logits.argmax(1) != labels).sum()), len(labels))
         for name, logits in answers.items()
     )
 

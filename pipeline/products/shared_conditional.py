@@ -43,7 +43,6 @@ from gan.metric_names import COMPLETION_LL_VALID
 from gan.randomness import stream
 from pipeline.checks import not_available, verdict
 from pipeline.completion_picture import completion_picture
-from pipeline.evaluation import by_metric_name
 from pipeline.gate import Check
 from pipeline.product import (
     SEEDED,
@@ -156,9 +155,7 @@ def _renamed(score: Score, name: str) -> Score:
 
 def measure_test(candidate: Candidate) -> dict[str, float]:
     """The same of test images, by metric name."""
-    on_test = dataclasses.replace(candidate, split="test")
-    evaluation = measure(on_test).added_to(Evaluation(scores={}, unavailable={}, n_samples=0))
-    return by_metric_name(evaluation, "test")
+    return measure(dataclasses.replace(candidate, split="test")).by_metric_name("test")
 
 
 def values(candidate: Candidate) -> Values:

@@ -17,6 +17,7 @@ from gan.files import sha256
 from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_SIGMA, PARZEN_SIGMA_FINE
 from gan.objectives import OBJECTIVES
 from gan.run import score_samples
+from gan.saved_generator import SavedSampler
 from gan.tasks import OF_IMAGES, load_sampler, task_of
 from pipeline.artifacts import MANIFEST, Lineage, load_artifact, verify, write_artifact
 from pipeline.errors import StageError
@@ -142,11 +143,12 @@ def _judge(work: Work, champion: GeneratorVersion | None, scores: dict[str, floa
     comparable: list[Check] = []
     if manifest is not None and not is_champion:
         candidate = load_sampler(work.inputs["sweep"] / "winner")
-        comparable = product.compared(candidate, load_artifact(work.out / ARTIFACT))
+        saved = load_artifact(work.out / ARTIFACT)
+        comparable = product.compared(candidate, saved)
         if not all(check.passed for check in comparable):
             return run_gate([*checks, data, *comparable])
         seed = int(scores["sample_seed"])
-        theirs = _champion_values(work, sample_seed=seed, extractor_digest=extractor_digest)
+        theirs = _champion_values(work, saved, sample_seed=seed, extractor_digest=extractor_digest)
     better = better_than_champion(
         _candidate_values(work, evaluation),
         theirs,
@@ -172,11 +174,10 @@ def _candidate_values(work: Work, evaluation: Evaluation) -> NDArray[np.float64]
 
 
 def _champion_values(
-    work: Work, *, sample_seed: int, extractor_digest: str
+    work: Work, saved: SavedSampler, *, sample_seed: int, extractor_digest: str
 ) -> NDArray[np.float64]:
     """What the objective pairs, of the champion, by the candidate's protocol."""
     config, objective = work.config.base, work.config.sweep.objective
-    saved = load_artifact(work.out / ARTIFACT)
     valid = load_valid(work)
     if objective not in OF_IMAGES:
         candidate = Candidate(

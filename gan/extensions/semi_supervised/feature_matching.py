@@ -130,8 +130,8 @@ class FeatureMatching:
         self._z = torch.zeros(len(few), 2 * train.batch_size, self._prior.dim, device=self.device)
         self._distortions = Distortions.of(self.cfg)
         self._maps = self._make_maps()
-        self._shares = torch.full((len(few), 1, few[0].n_classes), 1 / few[0].n_classes)
-        self._shares = self._shares.to(self.device)
+        K = few[0].n_classes
+        self._shares = torch.full((len(few), 1, K), 1 / K, device=self.device)
         self.losses = torch.zeros(4, len(few), device=self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
 

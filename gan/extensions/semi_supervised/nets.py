@@ -55,7 +55,7 @@ class LaneClassifier(nn.Module):
     ) -> Tensor:
         """The last hidden layer, [P, n, units]; `noise` as for `forward`, the last is not read."""
         h = x
-        for i, (layer, of_layer) in enumerate(zip(self.layers[:-1], directions, strict=False)):
+        for i, (layer, of_layer) in enumerate(zip(self.layers[:-1], directions[:-1], strict=True)):
             h = layer(self._disturbed(h, noise, i), of_layer).relu()
         return h
 
