@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline import job_commands
+
 if TYPE_CHECKING:
     from gan.config import PipelineConfig
     from pipeline.evaluation import Judged
@@ -414,6 +416,9 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
         typer.echo(f"picture  {output}", err=True)
     if as_json:
         typer.echo(json.dumps(result))
+
+
+app.add_typer(job_commands.app)
 
 
 @app.command()

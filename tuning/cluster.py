@@ -1,22 +1,32 @@
 """Where trials run: the cluster named by RAY_ADDRESS, else one on this machine."""
 
+import hashlib
 import logging
 import os
 import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from gan.errors import ConfigError
 from tuning.errors import TuningError
+from tuning.replica import shown
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
 """How long a cluster may take to accept a connection, and then to answer."""
+
+ANSWER_SECONDS = 30.0
+"""How long a machine of the cluster may take to run a first task, or to forget a dead driver."""
+NAMESPACE = "adversarial-nets"
+"""In which all drivers on a cluster find each other's actors."""
 
 _ADDRESS = re.compile(
     r"auto|local|(ray://)?(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
@@ -48,6 +58,10 @@ _ENVIRONMENT = {
     # freed memory the others never get: 0.1 GB more after four trials of MNIST.
     "MALLOC_ARENA_MAX": "2",
 }
+
+
+class Lease:
+    """An actor that does nothing: its name is taken as long as the driver that made it lives."""
 
 
 def connect() -> bool:
@@ -128,6 +142,69 @@ def require_shared_store(uri: str) -> None:
             f"MLFLOW_TRACKING_URI must name a server that all {len(machines)} machines of the "
             f"cluster reach, got {uri}"
         )
+
+
+def require_shared_folder(folder: Path, *, else_set: str) -> None:
+    """Refuse a folder that some machine of the cluster does not see.
+
+    Args:
+        folder: exists here.
+        else_set: the variable that names another place.
+
+    Raises:
+        TuningError: naming the machine.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.util.get_node_ip_address()
+    machines = {node["NodeManagerAddress"]: node["NodeID"] for node in _nodes()}
+    others = {name: node for name, node in machines.items() if name != here}
+    if not others:
+        return
+    with NamedTemporaryFile(dir=folder, prefix=".seen-by-all-") as probe:
+        sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+        for name, node in others.items():
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            try:
+                seen = sees.options(scheduling_strategy=there).remote(probe.name)
+                is_shared = ray.get(seen, timeout=ANSWER_SECONDS)
+            except ray.exceptions.RayError as error:
+                raise TuningError(f"machine {name} of the cluster: {_reason(error)}") from error
+            if not is_shared:
+                raise TuningError(
+                    f"{folder} must lie on storage that every machine of the cluster reaches, "
+                    f"but {name} does not see it: set {else_set} to object storage, or to "
+                    f"file:///PATH of a volume that all of them have"
+                )
+
+
+def lease(name: str) -> Lease:
+    """Keep every other driver on this cluster from what `name` names while this process lives.
+
+    Args:
+        name: of anything.
+
+    Raises:
+        TuningError: if one has it, or the cluster does not answer.
+    """
+    import ray
+
+    key = f"lease-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    holder = ray.remote(num_cpus=0)(Lease).options(name=key, namespace=NAMESPACE)
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            held: Lease = holder.remote()
+            return held
+        except ValueError as error:  # the name is taken, maybe by a driver that has just died
+            if time.monotonic() >= deadline:
+                raise TuningError(
+                    f"{shown(name)} is being run by another process on this cluster"
+                ) from error
+            time.sleep(1)
+        except ray.exceptions.RayError as error:
+            raise TuningError(f"the cluster does not answer: {_reason(error)}") from error
 
 
 def _nodes() -> list[dict[str, Any]]:

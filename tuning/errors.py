@@ -3,6 +3,7 @@
 TuningError
   TrackingError                 the MLflow store cannot be used as asked
     StoreUnavailableError       it does not answer now; the same request may succeed later
+  StorageError                  where sweeps are kept cannot be read or written
   SweepInterrupted              the user stopped the sweep; it can be resumed
 """
 
@@ -17,6 +18,10 @@ class TrackingError(TuningError):
 
 class StoreUnavailableError(TrackingError):
     """The MLflow store does not answer now; the same request may succeed later."""
+
+
+class StorageError(TuningError):
+    """Where sweeps are kept cannot be read or written."""
 
 
 class SweepInterrupted(TuningError):  # noqa: N818 - no error: what the user asked for

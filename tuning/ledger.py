@@ -8,20 +8,25 @@
 
 Resuming reads these files alone, never the tuner's own snapshots: those lag behind by seconds, are
 pickles, and call a trial finished that a time budget cut short.
+
+Where machines share no disk the folder is a replica: its original lies in object storage, each
+process has its own part of it, and what must outlive the process is written to both.
 """
 
+import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any, Literal
 from uuid import uuid4
 
-from gan.checkpoint import META, checkpoint_path, list_checkpoints
+from gan.checkpoint import META, TENSORS, checkpoint_path, list_checkpoints
 from gan.config import (
     PipelineConfig,
     RunConfig,
@@ -34,6 +39,13 @@ from gan.errors import ConfigError
 from gan.files import try_lock, write_atomically
 from gan.objectives import OBJECTIVES, Objective
 from tuning.errors import TuningError
+from tuning.replica import Replica
+
+EXTRACTORS = "extractors"
+"""Name of the folder in a sweep in which nets that give features are sent along."""
+
+MARKS = ("interrupted", "expired", "begun")
+"""Names of files that are there while the present run of a sweep is in some state."""
 
 TrialStatus = Literal["finished", "stopped", "failed"]
 """`finished`: all its steps; `stopped`: early, see `cause`; `failed`: see `cause`."""
@@ -103,10 +115,12 @@ class Ledger:
 
     Args:
         folder: where it lies, on storage that every node of the cluster can reach.
+        original: what it is a replica of, on machines that share no such storage.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, original: Replica | None = None) -> None:
+        self.folder, self._original = folder, original
+        self._driver: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -120,16 +134,29 @@ class Ledger:
             TuningError: if the folder belongs to a sweep with another configuration, or cannot
                 be written.
         """
-        file = self.folder / "sweep.json"
-        if not file.exists():
-            _write(file, json.dumps(to_dict(config), indent=2) + "\n")
-        elif digest(identity(self.config())) == digest(identity(config)):
-            _write(file, json.dumps(to_dict(config), indent=2) + "\n")
+        is_new = not (self.folder / "sweep.json").exists()
+        if is_new or digest(identity(self.config())) == digest(identity(config)):
+            self._write("sweep.json", json.dumps(to_dict(config), indent=2) + "\n")
         else:
             raise TuningError(
                 f"{self.folder} holds a sweep with another configuration: resume that one by "
                 f"`gan sweep --resume {self.name}`, or choose another folder"
             )
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether its original lies elsewhere, so that no lock of a file keeps others out."""
+        return self._original is not None
+
+    @property
+    def location(self) -> str:
+        """Where every process finds the sweep: the folder, or the URI of its original."""
+        return str(self.folder) if self._original is None else self._original.uri
+
+    def refresh(self) -> None:
+        """Take over from the original, if there is one, all that the driver reads of a sweep."""
+        if self._original is not None:
+            self._original.pull(wanted=_is_record)
 
     def config(self) -> PipelineConfig:
         """The configuration the sweep was started with.
@@ -151,10 +178,9 @@ class Ledger:
         Raises:
             TuningError: if the folder cannot be written.
         """
-        file = self.folder / "key"
-        if not file.exists():
-            _write(file, f"{self.name}-{uuid4().hex[:8]}")
-        return file.read_text()
+        if not self._has("key"):
+            self._write("key", f"{self.name}-{uuid4().hex[:8]}")
+        return (self.folder / "key").read_text()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -168,9 +194,10 @@ class Ledger:
 
     @contextmanager
     def writing(self, index: int, *, patience_seconds: float = 120.0) -> Iterator[None]:
-        """Keep every other process from writing trial `index`.
+        """Keep every other process from writing trial `index`, and have what it has left.
 
-        When a driver is killed, its workers on other nodes go on until the cluster notices.
+        When a driver is killed, its workers on other nodes go on until the cluster notices.  No
+        lock reaches those of a replica: `save` tells them that another driver has taken over.
 
         Args:
             index: of the trial.
@@ -182,7 +209,35 @@ class Ledger:
         file = self.trial_folder(index) / "lock"
         what = f"trial {index} of {self.name}"
         with _locked(file, what=what, patience_seconds=patience_seconds):
-            yield
+            if self._original is None:
+                yield
+                return
+            self._driver = self._original.read("driver")
+            self._original.pull(self._in_trial(index, ""), wanted=_is_of_worker)
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.trial_folder(index))  # the original has what is worth keeping
+
+    def save(self, index: int) -> None:
+        """Write what a trial needs to go on, and what it could not log, to the original.
+
+        Before a checkpoint come the reports that lie before it, see `RunLog`.
+
+        Raises:
+            StorageError: if the storage does not answer for minutes.
+            TuningError: if another driver has taken over the sweep.
+        """
+        if self._original is None:
+            return
+        if self._original.read("driver") != self._driver:
+            raise TuningError(f"sweep {self.name} is being run by another process")
+        self._original.push(*(self._in_trial(index, part) for part in ("outbox", "checkpoints")))
+
+    def take_over(self) -> None:
+        """Tell the workers of an earlier driver, which may still run, that it is over."""
+        if self._original is not None:
+            self._write("driver", uuid4().hex)
 
     @property
     def interruption(self) -> Path:
@@ -196,7 +251,11 @@ class Ledger:
 
     def expire(self, seconds: float) -> None:
         """Record that a time budget is spent."""
-        _write(self.expiry, f"{seconds!r}\n")
+        self._write("expired", f"{seconds!r}\n")
+
+    def interrupt(self) -> None:
+        """Let the workers know, too, that the user stops the sweep."""
+        self._write("interrupted", "")
 
     def spent_seconds(self) -> float | None:
         """The time budget that ended the last run of the sweep, or None if none did."""
@@ -209,12 +268,12 @@ class Ledger:
 
     def begin(self) -> None:
         """Forget how an earlier run of the sweep went, and that it was ended."""
-        for file in (self.interruption, self.expiry, self.beginning):
-            file.unlink(missing_ok=True)
+        for name in MARKS:
+            self._remove(name)
 
     def mark_stopped(self, index: int) -> None:
         """Record that the scheduler stops trial `index`, before it does."""
-        (self.trial_folder(index) / "stopped").touch()
+        self._write(self._in_trial(index, "stopped"), "")
 
     def is_marked_stopped(self, index: int) -> bool:
         """Whether the scheduler has decided against trial `index`."""
@@ -227,9 +286,9 @@ class Ledger:
         for folder in (self.folder, self.trial_folder(index)):
             with TemporaryFile(dir=folder):
                 pass
-        if self.is_marked_stopped(index):
+        if self._has(self._in_trial(index, "stopped")):
             return "asha"
-        if self.expiry.exists() and not self.interruption.exists():
+        if self._has("expired") and not self._has("interrupted"):
             return "time budget"
         return "interrupted"
 
@@ -237,10 +296,18 @@ class Ledger:
         """Where trial `index` keeps its files."""
         return self.folder / "trials" / f"{index:04d}"
 
+    def outbox(self, index: int) -> Path:
+        """Where trial `index` keeps what it could not log."""
+        return self.trial_folder(index) / "outbox"
+
+    def has_waiting(self, index: int) -> bool:
+        """Whether something of trial `index` waits to be logged."""
+        return self._has(self._in_trial(index, "outbox/records.jsonl"))
+
     def propose(self, index: int, overrides: Mapping[str, Any]) -> None:
         """Record the settings of a trial before it starts."""
         content = {"trial": index, "overrides": dict(overrides)}
-        _write(self.trial_folder(index) / "trial.json", json.dumps(content))
+        self._write(self._in_trial(index, "trial.json"), json.dumps(content))
 
     def proposals(self) -> dict[int, dict[str, Any]]:
         """Settings of every trial that was proposed, by index."""
@@ -250,8 +317,10 @@ class Ledger:
 
     def result(self, index: int) -> TrialResult | None:
         """How trial `index` ended, or None while it has not."""
-        file = self.trial_folder(index) / "result.json"
-        return TrialResult(**json.loads(file.read_text())) if file.exists() else None
+        name = self._in_trial(index, "result.json")
+        if not self._has(name):
+            return None
+        return TrialResult(**json.loads((self.folder / name).read_text()))
 
     def results(self) -> list[TrialResult]:
         """How every trial that has ended did, by index."""
@@ -260,11 +329,11 @@ class Ledger:
 
     def write_result(self, result: TrialResult) -> None:
         """Record how a trial ended."""
-        _write(self.trial_folder(result.trial) / "result.json", json.dumps(asdict(result)))
+        self._write(self._in_trial(result.trial, "result.json"), json.dumps(asdict(result)))
 
     def forget_result(self, index: int) -> None:
         """Let a trial go on from its newest checkpoint."""
-        os.remove(self.trial_folder(index) / "result.json")
+        self._remove(self._in_trial(index, "result.json"))
 
     def history(self, index: int) -> list[dict[str, float]]:
         """Reports of trial `index` up to its end or its newest checkpoint."""
@@ -275,6 +344,8 @@ class Ledger:
 
     def newest_meta(self, index: int) -> dict[str, Any]:
         """What the newest readable checkpoint of trial `index` says beside its tensors."""
+        if self._original is not None:
+            self._original.pull(self._in_trial(index, "checkpoints"), wanted=_is_record)
         for path in reversed(list_checkpoints(self.trial_folder(index) / "checkpoints")):
             try:
                 meta: dict[str, Any] = json.loads((path / META).read_text())
@@ -284,16 +355,88 @@ class Ledger:
         return {}
 
     def checkpoint_path(self, index: int, *, step: int) -> Path:
-        """Where trial `index` has its checkpoint of a step."""
-        return checkpoint_path(self.trial_folder(index) / "checkpoints", step=step)
+        """Where trial `index` has its checkpoint of a step; of an original it is copied here."""
+        path = checkpoint_path(self.trial_folder(index) / "checkpoints", step=step)
+        if self._original is not None:
+            self._original.pull(path.relative_to(self.folder).as_posix())
+        return path
+
+    def provide_extractors(self, folder: Path) -> None:
+        """Send the nets that give features along with a sweep whose machines share no disk."""
+        if self._original is not None and folder.is_dir():
+            shutil.copytree(folder, self.folder / EXTRACTORS, dirs_exist_ok=True)
+            self._original.push(EXTRACTORS)
+
+    def extractors(self, shared: Path) -> Path:
+        """Where a worker finds those nets.
+
+        Args:
+            shared: their folder, where machines share one.
+        """
+        if self._original is None:
+            return shared
+        folder = self.folder / EXTRACTORS
+        if not folder.exists():
+            self._original.pull(EXTRACTORS)
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _in_trial(self, index: int, name: str) -> str:
+        return f"trials/{index:04d}/{name}"
+
+    def _has(self, name: str) -> bool:
+        """Whether there is a file of that name, which is then here, too."""
+        is_here = (self.folder / name).exists()
+        if self._original is None or (is_here and name not in MARKS):
+            return is_here
+        return self._original.fetch(name)
+
+    def _write(self, name: str, content: str) -> None:
+        file = self.folder / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, content)
+        except OSError as error:
+            raise TuningError(f"{file} could not be written: {error.strerror or error}") from error
+        if self._original is not None:
+            self._original.push(name)
+
+    def _remove(self, name: str) -> None:
+        if self._original is None:
+            (self.folder / name).unlink(missing_ok=True)
+        else:
+            self._original.remove(name)
 
 
-def _write(file: Path, content: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, content)
-    except OSError as error:
-        raise TuningError(f"{file} could not be written: {error.strerror or error}") from error
+def open_ledger(location: str, *, role: Literal["driver", "worker"] = "worker") -> Ledger:
+    """The ledger that lies at a location, as `Ledger.location` names it.
+
+    Args:
+        location: a folder, or the URI of an original, whose replica lies in the user's cache.
+        role: of this process; a driver and the workers beside it have a replica each, since the
+            one takes over from the original what the others are writing.
+
+    Raises:
+        ConfigError: if the location is a URI of no known file system.
+    """
+    if "://" not in location:
+        return Ledger(Path(location))
+    name = PurePosixPath(location.partition("?")[0]).name
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(location.encode()).hexdigest()[:16]
+    folder = cache / "adversarial-nets" / role / key / name
+    return Ledger(folder, Replica(folder, location))
+
+
+def _is_record(name: str) -> bool:
+    """Whether a driver reads the file: all but tensors and what waits to be logged."""
+    path = PurePosixPath(name)
+    return "outbox" not in path.parts and path.name not in (TENSORS, "lock")
+
+
+def _is_of_worker(name: str) -> bool:
+    """Whether the file is one that the trial itself writes while it runs."""
+    return not {"outbox", "checkpoints"}.isdisjoint(PurePosixPath(name).parts)
 
 
 @contextmanager

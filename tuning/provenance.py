@@ -1,6 +1,7 @@
 """Where a run comes from: who, which commit, which versions."""
 
 import getpass
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,11 @@ from pathlib import Path
 
 import gan
 from gan.version import __version__
+
+JOB_ID = "GAN_JOB"
+"""Variable in which a job on a cluster finds its own id."""
+JOB_TAG = "gan.job"
+"""Which job on a cluster made a run."""
 
 _PACKAGES = ("torch", "ray", "mlflow")
 
@@ -28,6 +34,8 @@ def provenance() -> dict[str, str]:
         "version.gan": __version__,
         "version.python": platform.python_version(),
     }
+    if job := os.environ.get(JOB_ID):
+        tags[JOB_TAG] = job
     for package in _PACKAGES:
         try:
             tags[f"version.{package}"] = version(package)

@@ -22,6 +22,7 @@ from gan.errors import ConfigError
 from gan.objectives import OBJECTIVES
 from tuning import cluster
 from tuning.errors import (
+    StorageError,
     StoreUnavailableError,
     SweepInterrupted,
     TrackingError,
@@ -30,6 +31,7 @@ from tuning.errors import (
 from tuning.ledger import Ledger, trial_run
 from tuning.outbox import RunStatus, waiting_run
 from tuning.provenance import provenance
+from tuning.replica import STORAGE_URI
 from tuning.results import best_trial
 from tuning.run_log import RunLog
 from tuning.space import Space, grid_points, parse_space, random_point
@@ -109,7 +111,7 @@ def planned_trials(config: PipelineConfig) -> int:
 
 
 def run_sweep(
-    config: PipelineConfig, folder: Path, *, extractors: Path, watcher: Watcher | None = None
+    config: PipelineConfig, ledger: Ledger, *, extractors: Path, watcher: Watcher | None = None
 ) -> str:
     """Run what is missing of a sweep; returns the id of its MLflow run.
 
@@ -118,7 +120,7 @@ def run_sweep(
 
     Args:
         config: what to run.
-        folder: the sweep's ledger; one that exists is gone on with.
+        ledger: of the sweep; one that exists is gone on with.
         extractors: folder of the nets that give features, which other sweeps may share.
         watcher: told of every report; must be quick.
 
@@ -130,11 +132,10 @@ def run_sweep(
     """
     space = check_sweep(config)
     images, _ = load_train_valid(config.base.data)
-    ledger = Ledger(folder.absolute())
     with ledger.lock():
-        ledger.open(config)
-        ledger.begin()
-        _reopen_trials(ledger)
+        ledger.refresh()
+        if not ledger.is_replica:  # of one that is, others may have the original
+            _begin(ledger, config)
         sweep = _Sweep(config, ledger, space, extractors=extractors, data_digest=images.digest)
         try:
             with _stops_cleanly(ledger):
@@ -206,6 +207,7 @@ class _Sweep:
         self.experiment_id = self.parent_run_id = ""
         self.n_slots, self._is_connected = 1, False
         self.is_terminated = False
+        self._lease: cluster.Lease | None = None
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
@@ -213,10 +215,15 @@ class _Sweep:
         with ThreadPoolExecutor(max_workers=1) as pool:
             opening = pool.submit(self._open_store)
             self._is_connected = not is_complete and cluster.connect()
+            if self.ledger.is_replica and not is_complete:
+                self._lease = cluster.lease(self.ledger.location)
+                _begin(self.ledger, self.config)
             opening.result()
         if is_complete:
             return
         cluster.require_shared_store(self.uri)
+        if not self.ledger.is_replica:
+            cluster.require_shared_folder(self.ledger.folder, else_set=STORAGE_URI)
         cfg = self.config.sweep
         self.n_slots = cluster.trial_slots(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
 
@@ -235,6 +242,9 @@ class _Sweep:
         """
         self.is_terminated = True
         self._close_interrupted()
+        if self.ledger.is_replica:
+            with contextlib.suppress(StorageError):  # then trials are taken for lost ones
+                self.ledger.interrupt()
         leaving = threading.Thread(target=self.leave_cluster, daemon=True)
         leaving.start()
         leaving.join(PATIENCE_SECONDS)
@@ -348,13 +358,16 @@ class _Sweep:
 
     def _deliver(self, index: int) -> None:
         """Send what still waits of a trial, whose run may have no id before."""
-        outbox = self.ledger.trial_folder(index) / "outbox"
-        run = waiting_run(outbox)
-        if run is None:
+        if not self.ledger.has_waiting(index):
             return
         with self.ledger.writing(index):
+            outbox = self.ledger.outbox(index)
+            run = waiting_run(outbox)
+            if run is None:  # its own process has sent it in the meantime
+                return
             log = RunLog(self.uri, run, outbox)
             log.flush()
+            self.ledger.save(index)
             result = self.ledger.result(index)
             if result is not None and log.run_id is not None:
                 self.ledger.write_result(replace(result, run_id=log.run_id))
@@ -413,7 +426,7 @@ class _Sweep:
     def _worker_spec(self, index: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
         run = trial_run(self.config, index, overrides)
         return {
-            "ledger": str(self.ledger.folder),
+            "ledger": self.ledger.location,
             "extractors": str(self.extractors),
             "index": index,
             "overrides": dict(overrides),
@@ -427,8 +440,11 @@ class _Sweep:
         }
 
 
-def _reopen_trials(ledger: Ledger) -> None:
-    """Let trials go on that were lost, or that the time budget stopped."""
+def _begin(ledger: Ledger, config: PipelineConfig) -> None:
+    """Make the sweep this process's, and let trials go on that were lost or short of time."""
+    ledger.open(config)
+    ledger.take_over()
+    ledger.begin()
     for result in ledger.results():
         if result.is_reopened:
             ledger.forget_result(result.trial)

@@ -29,6 +29,7 @@ from tuning.outbox import (
     RunStatus,
     Upload,
 )
+from tuning.provenance import JOB_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -229,15 +230,42 @@ def close_stragglers(uri: str, parent_run_id: str, status: RunStatus, *, cause: 
     """
     with store(uri) as client:
         experiment = client.get_run(parent_run_id).info.experiment_id
-        condition = f"tags.`{PARENT_TAG}` = '{parent_run_id}' and attributes.status = 'RUNNING'"
-        page = client.search_runs([experiment], condition)
-        stragglers = list(page)
+        return _close_running(client, [experiment], {PARENT_TAG: parent_run_id}, status, cause)
+
+
+def close_job_runs(uri: str, job: str) -> int:
+    """Close every run that a job on a cluster has left RUNNING; returns how many there were.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with store(uri) as client:
+        page = client.search_experiments()
+        experiments = list(page)
         while page.token:
-            page = client.search_runs([experiment], condition, page_token=page.token)
-            stragglers += page
-        for run in stragglers:
-            _close(client, run.info.run_id, status, {CAUSE_TAG: cause}, _now_ms())
-    return len(stragglers)
+            page = client.search_experiments(page_token=page.token)
+            experiments += page
+        ids = [experiment.experiment_id for experiment in experiments]
+        return _close_running(client, ids, {JOB_TAG: job}, "KILLED", "its job was stopped")
+
+
+def _close_running(
+    client: "MlflowClient",
+    experiments: list[str],
+    tags: Mapping[str, str],
+    status: RunStatus,
+    cause: str,
+) -> int:
+    marked = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    condition = " and ".join([*marked, "attributes.status = 'RUNNING'"])
+    page = client.search_runs(experiments, condition)
+    running = list(page)
+    while page.token:
+        page = client.search_runs(experiments, condition, page_token=page.token)
+        running += page
+    for run in running:
+        _close(client, run.info.run_id, status, {CAUSE_TAG: cause}, _now_ms())
+    return len(running)
 
 
 class TrialRun:

@@ -26,7 +26,7 @@ def trainable(config: dict[str, Any]) -> None:
         TuningError: if this machine does not see the sweep's folder.
     """
     fields = config["spec"]
-    if not Path(fields["ledger"]).is_dir():
+    if "://" not in fields["ledger"] and not Path(fields["ledger"]).is_dir():
         raise TuningError(
             f"{fields['ledger']} must lie on storage that every machine of the cluster reaches, "
             f"but {platform.node()} does not see it"

@@ -21,9 +21,9 @@ from gan.sampling import save_png, tile
 from gan.saved_generator import Saved
 from gan.tasks import run_facts, start_run, task_of
 from gan.validation import Validation, load_data
-from tuning.errors import TuningError
-from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report
-from tuning.outbox import RunIdentity
+from tuning.errors import StorageError, TuningError
+from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report, open_ledger
+from tuning.outbox import RunIdentity, RunStatus
 from tuning.run_log import RunLog
 from tuning.tracking import BEST_CHECKPOINT, CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
 
@@ -33,8 +33,9 @@ class TrialSpec:
     """What a worker needs to know of a trial; every field is a JSON value.
 
     Attributes:
-        ledger: folder of the sweep.
-        extractors: folder of the nets that give features, on storage that every node can reach.
+        ledger: where the sweep lies, a folder or a URI; see `tuning.ledger.open_ledger`.
+        extractors: folder of the nets that give features, on storage that every node can reach;
+            of a sweep at a URI the ledger has it.
         index: of the trial in the sweep.
         overrides: dotted path -> value, as the search proposed them.
         run: the whole run configuration, `overrides` included.
@@ -84,8 +85,9 @@ def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
         TuningError: if another process runs this trial.
     """
     torch.set_num_threads(spec.threads)
-    with Ledger(Path(spec.ledger)).writing(spec.index):
-        yield from _run(_Trial(spec))
+    ledger = open_ledger(spec.ledger)
+    with ledger.writing(spec.index):
+        yield from _run(_Trial(spec, ledger))
 
 
 def _run(trial: "_Trial") -> Generator[dict[str, float]]:
@@ -95,13 +97,15 @@ def _run(trial: "_Trial") -> Generator[dict[str, float]]:
         trial.end_early(trial.ledger.stop_cause(trial.spec.index))
         raise
     except KeyboardInterrupt:
-        trial.log.finish("KILLED", tags={CAUSE_TAG: "interrupted"})
+        trial.finish("KILLED", cause="interrupted")
         raise
     except (ConfigError, DivergedError, ScoreError, ValueError) as error:
         # The same settings, seed and data fail again: a retry would only repeat it.
         trial.end("failed", cause=str(error))
+    except StorageError:
+        raise  # nothing can be kept; the run's end is told by the next attempt, or by the sweep
     except Exception as error:
-        trial.log.finish("FAILED", tags={CAUSE_TAG: f"{type(error).__name__}: {error}"})
+        trial.finish("FAILED", cause=f"{type(error).__name__}: {error}")
         raise
     else:
         trial.end("finished", cause=None)
@@ -119,9 +123,9 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
     Raises:
         TuningError: if its process is not gone.
     """
-    ledger = Ledger(Path(spec.ledger))
+    ledger = open_ledger(spec.ledger)
     with ledger.writing(spec.index):
-        trial = _Trial(spec)
+        trial = _Trial(spec, ledger)
         trial.journal = _Journal.from_meta(ledger.newest_meta(spec.index))
         if error is not None:
             trial.end("failed", cause=error, is_final=False)
@@ -130,10 +134,9 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
 
 
 class _Trial:
-    def __init__(self, spec: TrialSpec) -> None:
-        self.spec, self.cfg = spec, run_config(spec.run)
+    def __init__(self, spec: TrialSpec, ledger: Ledger) -> None:
+        self.spec, self.cfg, self.ledger = spec, run_config(spec.run), ledger
         self.objective = OBJECTIVES[spec.objective]
-        self.ledger = Ledger(Path(spec.ledger))
         self.folder = self.ledger.trial_folder(spec.index)
         self.log = RunLog(spec.uri, self._identity(), self.folder / "outbox")
         self.journal = _Journal()
@@ -187,7 +190,7 @@ class _Trial:
         if cause != "asha" and self.resumable is not None:
             self._checkpoint(self.resumable)
         if cause == "interrupted":
-            self.log.finish("KILLED", tags={CAUSE_TAG: cause})
+            self.finish("KILLED", cause=cause)
         else:
             self.end("stopped", cause=cause)
 
@@ -198,10 +201,9 @@ class _Trial:
         and ends again, whereas one with a result is never looked at again.
         """
         if status == "failed":
-            self.log.finish("FAILED", tags={CAUSE_TAG: cause or "unknown"})
+            self.finish("FAILED", cause=cause)
         else:
-            tags = {STOPPED_EARLY_TAG: cause} if cause else {}
-            self.log.finish("FINISHED", tags=tags)
+            self.finish("FINISHED", cause=cause)
         self.ledger.write_result(
             TrialResult(
                 trial=self.spec.index,
@@ -217,6 +219,12 @@ class _Trial:
             )
         )
 
+    def finish(self, status: RunStatus, *, cause: str | None) -> None:
+        """Close the run in MLflow; what it could not take is kept with the trial."""
+        tag = STOPPED_EARLY_TAG if status == "FINISHED" else CAUSE_TAG
+        self.log.finish(status, tags={tag: cause} if cause else {})
+        self.ledger.save(self.spec.index)
+
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
@@ -225,7 +233,7 @@ class _Trial:
         validation = Validation(
             config=self.cfg,
             metric=self.objective.metric,
-            extractors=Path(self.spec.extractors),
+            extractors=self.ledger.extractors(Path(self.spec.extractors)),
             device=self.spec.device,
         )
         scored = task_of(self.cfg).score(saved, validation)
@@ -247,6 +255,7 @@ class _Trial:
             also=[best_step],
         )
         self._upload(path, step=step)
+        self.ledger.save(self.spec.index)
 
     def _upload(self, checkpoint: Path, *, step: int) -> None:
         self.log.artifact(checkpoint, "checkpoints/last")

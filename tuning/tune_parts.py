@@ -28,7 +28,7 @@ class UntilStopped(Stopper):
 
     def __init__(self, ledger: Ledger, *, seconds: float | None) -> None:
         self._ledger, self._seconds = ledger, seconds
-        self._ends_at = math.inf
+        self._ends_at, self._is_told = math.inf, False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped on its own."""
@@ -38,7 +38,12 @@ class UntilStopped(Stopper):
         """Whether it is time to stop."""
         if self._seconds is not None:
             self._look_at_the_clock(self._seconds)
-        return self._ledger.interruption.exists() or self._ledger.expiry.exists()
+        if self._ledger.interruption.exists():
+            if not self._is_told:
+                self._ledger.interrupt()  # a signal's handler had no time to tell other machines
+            self._is_told = True
+            return True
+        return self._ledger.expiry.exists()
 
     def _look_at_the_clock(self, seconds: float) -> None:
         now = time.monotonic()

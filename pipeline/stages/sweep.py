@@ -20,7 +20,8 @@ from pipeline.evaluation import extractors_folder, prepare_extractor
 from pipeline.graph import Work
 from pipeline.registry import has_run
 from pipeline.stages.data import FACTS
-from tuning.ledger import Ledger, best_report, identity, trial_run
+from tuning.ledger import Ledger, best_report, identity, open_ledger, trial_run
+from tuning.replica import joined, storage_uri
 from tuning.results import best_trial, look_up_runs, results_table
 from tuning.sweep import TrialNews, Watcher, run_sweep
 from tuning.tracking import tracking_uri
@@ -55,7 +56,8 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
                 f"it was run with; without --resume they begin a sweep of their own",
                 stage="sweep",
             )
-        ledger = Ledger(folder)
+        ledger = sweep_ledger(folder)
+        ledger.refresh()
         best = best_trial(ledger.results())
         if best is not None and best.run_id:
             _require_run(best.run_id, ledger.name, workspace=work.workspace, stage="sweep")
@@ -64,7 +66,8 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
         logger.info("sweep %s: `gan sweep --resume %s` goes on after any stop", *[folder.name] * 2)
         extractors = extractors_folder(work.workspace)
         prepare_extractor(work.config, extractors)
-        parent_run_id = run_sweep(work.config, folder, extractors=extractors, watcher=watcher)
+        ledger.provide_extractors(extractors)
+        parent_run_id = run_sweep(work.config, ledger, extractors=extractors, watcher=watcher)
         look_up_runs(ledger, tracking_uri(), parent_run_id)
         _log_outcome(ledger)
         write_results(work, ledger, parent_run_id, tuple(data["image_shape"]))
@@ -78,7 +81,9 @@ def is_settled(folder: Path, *, time_budget_seconds: float | None) -> bool:
     if any(trial["status"] == "failed" and not trial["is_final"] for trial in trials):
         return False
     name = json.loads((folder / "winner.json").read_text())["sweep"]
-    spent = Ledger(folder.parent / "sweeps" / name).spent_seconds()
+    ledger = sweep_ledger(folder.parent / "sweeps" / name)
+    ledger.refresh()
+    spent = ledger.spent_seconds()
     return spent is None or (time_budget_seconds is not None and time_budget_seconds <= spent)
 
 
@@ -109,7 +114,7 @@ def _announce(ledger: Ledger, watcher: Watcher | None, objective: Objective) -> 
     """Tell of what an earlier run of the sweep has left: of each trial its step and best score."""
     for index in ledger.proposals():
         result, history = ledger.result(index), ledger.history(index)
-        if result is None:
+        if result is None and not ledger.is_replica:
             # Its warnings of damaged checkpoints are seen here; a worker's are not.
             load_newest(ledger.trial_folder(index) / "checkpoints")
         has_ended = result is not None and not result.is_reopened
@@ -138,6 +143,17 @@ def sweep_folder(workspace: Path, config: PipelineConfig, *, data_digest: str) -
     """
     key = digest(identity(config) | {"data": data_digest})
     return workspace / "sweeps" / f"{config.name}-{key[:8]}"
+
+
+def sweep_ledger(folder: Path) -> Ledger:
+    """The ledger of a sweep: its folder, or a replica of what GAN_STORAGE_URI has of that name.
+
+    Raises:
+        ConfigError: if that is no URI of a file system.
+    """
+    uri = storage_uri()
+    location = str(folder.absolute()) if uri is None else joined(uri, folder.name)
+    return open_ledger(location, role="driver")
 
 
 def write_results(
