@@ -212,6 +212,12 @@ class Tracker:
 def tracker(folder: Path, *, database: str, s3_port: int) -> Iterator[Tracker]:
     """MLflow's server on PostgreSQL, its artifacts in the bucket, with basic authentication."""
     port, password = free_port(), secrets.token_hex(16)
+    folder.mkdir(parents=True, exist_ok=True)
+    # As deploy/docker/make-secrets writes it.
+    (folder / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\n"
+        f"admin_username = {ADMIN}\nadmin_password = {password}\nauth_cache_ttl_seconds = 60\n"
+    )
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", f"s3://{BUCKET}/mlflow"]
@@ -224,7 +230,7 @@ def tracker(folder: Path, *, database: str, s3_port: int) -> Iterator[Tracker]:
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
-            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },

@@ -13,7 +13,7 @@ from gan.errors import GanError
 from pipeline.settings import presets, resolve
 from tests.deploy.deploy_files import COMPOSE, DOCKER, KUBERAY, ROOT, load
 from tests.deploy.dockerfiles import build_arguments, parse
-from tests.deploy.names import LANDING_COMMANDS, mlflow_cli
+from tests.deploy.names import mlflow_cli
 from tests.deploy.ray_kinds import pods
 from tests.pipeline.commands import parse as parse_gan
 
@@ -85,11 +85,6 @@ def problem(words: Words) -> str | None:
 
 def _gan(words: Words) -> str | None:
     name, *rest = words
-    if name in LANDING_COMMANDS:
-        if name != "submit":
-            return None
-        # It takes a configuration as `run` does.
-        name, rest = "run", [word for word in rest if word != "--no-wait"]
     _, parameters = parse_gan(shlex.join(["gan", name, *rest]))
     if "assignments" in parameters and "source" in parameters:
         source = parameters["source"]

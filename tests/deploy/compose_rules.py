@@ -12,7 +12,7 @@ from tests.deploy.deploy_files import has_tag
 Compose = Mapping[str, Any]
 
 SECRETS_FOLDER = PurePosixPath("/run/secrets")
-_ADDRESS = re.compile(r"(?:https?://|postgresql://\w+@|--address=)([a-z][\w-]*):(\d+)")
+_ADDRESS = re.compile(r"(?:https?://|postgresql\+psycopg2://\w+@|--address=)([a-z][\w-]*):(\d+)")
 _LISTENS = re.compile(r"^--?(?:[\w.]+-|s3\.)?port=(\d+)$")
 _PORT_OF_IMAGE = {"postgres": 5432}
 

@@ -7,13 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.deploy_files import DOCKER
-
-LANDING_COMMANDS = ("submit", "jobs", "logs", "stop")
-"""Commands of `gan` that are written at this moment. DELETE this, and its uses, when they land."""
-
-LANDING_VARIABLES = ("GAN_STORAGE_URI",)
-"""Variables that the program will read then. DELETE likewise, and name the file that does."""
+from tests.deploy.deploy_files import DOCKER, ROOT
 
 VARIABLE = re.compile(
     r"\b(?:(?:AWS|GAN|GIT|MLFLOW|POSTGRES|RAY|TORCH|UV)_[A-Z0-9_]*[A-Z0-9]|PGDATA|PGPASSFILE)\b"
@@ -42,6 +36,7 @@ READERS: dict[str, tuple[str, str]] = {
 
 OURS: dict[str, Path] = {
     "GAN_GID": DOCKER / "make-secrets",
+    "GAN_STORAGE_URI": ROOT / "tuning" / "replica.py",
     "GAN_UID": DOCKER / "make-secrets",
     "GAN_WORKER_CPUS": DOCKER / "compose.yaml",
     "GAN_WORKER_MEMORY": DOCKER / "compose.yaml",
@@ -58,7 +53,7 @@ ELSEWHERE = frozenset({"PGDATA", "PGPASSFILE"}) | {
 @cache
 def is_read(variable: str) -> bool:
     """Whether the program that we say reads a variable does know its name."""
-    if variable in ELSEWHERE or variable in LANDING_VARIABLES:
+    if variable in ELSEWHERE:
         return True
     if variable in OURS:
         return variable in OURS[variable].read_text(encoding="utf-8")

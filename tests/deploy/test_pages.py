@@ -10,8 +10,7 @@ from yamllint.config import YamlLintConfig
 from tests.deploy import names, secrecy
 from tests.deploy.command_lines import commands_of, problem, split
 from tests.deploy.deploy_files import DEPLOY, GENERATED, PAGES, ROOT, TEXTS, YAMLS
-from tests.deploy.names import LANDING_COMMANDS, LANDING_VARIABLES, VARIABLE
-from tests.pipeline.commands import command_names
+from tests.deploy.names import VARIABLE
 
 COMMANDS = {
     f"{page.parent.name}: {shlex.join(command)}": command
@@ -81,17 +80,6 @@ def test_command_of_a_page_is_one_that_its_program_takes(command, monkeypatch):
 def test_a_command_that_does_not_exist_is_found(line):
     (command,) = split(line)
     assert problem(command) is not None
-
-
-def test_the_commands_to_come_are_still_to_come():
-    """The day they land this fails: then nothing is left to excuse."""
-    assert not set(LANDING_COMMANDS) & set(command_names())
-
-
-def test_the_variables_to_come_are_still_to_come():
-    sources = [*ROOT.glob("tuning/*.py"), *ROOT.glob("pipeline/*.py")]
-    text = "".join(path.read_text(encoding="utf-8") for path in sources)
-    assert not [name for name in LANDING_VARIABLES if name in text]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=relative)
