@@ -151,7 +151,7 @@ class Ledger:
     @property
     def location(self) -> str:
         """Where every process finds the sweep: the folder, or the URI of its original."""
-        return str(self.folder) if self._original is None else self._original.uri
+        return str(self.folder.absolute()) if self._original is None else self._original.uri
 
     def refresh(self) -> None:
         """Take over from the original, if there is one, all that the driver reads of a sweep."""

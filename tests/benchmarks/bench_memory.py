@@ -18,6 +18,7 @@ from typing import Any
 
 import tuning.trainable
 from pipeline.settings import resolve
+from tuning.ledger import Ledger
 from tuning.sweep import run_sweep
 
 PRESETS = ("quick", "mnist")
@@ -50,7 +51,7 @@ def main() -> None:
         os.environ["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 1}'
         for preset in PRESETS:
             ledger = Path(preset)
-            run_sweep(resolve(preset, SETTINGS), ledger, extractors=Path("nets"))
+            run_sweep(resolve(preset, SETTINGS), Ledger(ledger), extractors=Path("nets"))
             lines = (ledger / "memory.jsonl").read_text().splitlines()
             trials = [json.loads(line) for line in lines]
             print(

@@ -30,6 +30,7 @@ from gan.config import PipelineConfig, load_config
 from gan.run import Run
 from gan.tasks import TASKS
 from tuning import cluster
+from tuning.ledger import Ledger
 from tuning.sweep import TrialNews, run_sweep
 from tuning.tracking import prepare_store, tracking_uri
 
@@ -105,7 +106,7 @@ def sweep_seconds(config: PipelineConfig, folder: Path) -> tuple[float, float]:
             ends.append(time.perf_counter())
 
     started = time.perf_counter()
-    run_sweep(config, folder, extractors=Path("nets"), watcher=watch)
+    run_sweep(config, Ledger(folder), extractors=Path("nets"), watcher=watch)
     spent = time.perf_counter() - started
     assert len(ends) == N_TRIALS
     return spent, ends[0] - started

@@ -64,7 +64,7 @@ FAULTS = {
     "environment: {MLFLOW_TRACKING_URI: 'http://a:b@mlflow:5000'}": "a password in an address",
     "environment: {MLFLOW_TRACKING_URI: 'http://mlflow:5001'}": "mlflow does not listen on 5001",
     "environment: {MLFLOW_TRACKING_URI: 'http://tracker:5000'}": "tracker is no service",
-    "environment: {A: 'postgresql+psycopg2://mlflow@postgres:5432/a'}": "no service that it reaches",
+    "environment: {A: 'postgresql+psycopg2://a@postgres:5432'}": "no service that it reaches",
     "environment: {A: '${POSTGRES_PASSWORD:-mlflow}'}": "a secret with a default",
     "environment: {AWS_SHARED_CREDENTIALS_FILE: /run/secrets/s3_admin}": "no secret is mounted",
     "command: [ray, start, --redis-password=x]": "a secret as an option",

@@ -57,9 +57,7 @@ class Place:
             if watcher is not None:
                 watcher(news)
 
-        return run_sweep(
-            self.config, self.ledger.folder, extractors=self.folder / "nets", watcher=watch
-        )
+        return run_sweep(self.config, self.ledger, extractors=self.folder / "nets", watcher=watch)
 
     def parent(self) -> StoredRun:
         (run,) = stored_runs(self.folder / "mlflow.db", kind="sweep")
@@ -620,7 +618,7 @@ def drive() -> None:
         print("news", news.trial, int(news.report["step"]), flush=True)  # noqa: T201
 
     try:
-        run_sweep(config, Path("runs/tiny"), extractors=Path("nets"), watcher=watcher)
+        run_sweep(config, Ledger(Path("runs/tiny")), extractors=Path("nets"), watcher=watcher)
     except TuningError as error:
         print(f"\n{type(error).__name__}: {error}", flush=True)  # noqa: T201
         sys.exit(3)
