@@ -3,8 +3,9 @@
 import logging
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from gan.files import write_atomically
-from tuning.errors import StoreUnavailableError
+from tuning.errors import StoreUnavailableError, TrackingError
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ class Finish:
 
 
 Record = Report | Upload | Finish
+
+BATCH = 40
+"""Reports in one request, which may have 1,000 metrics: a report of ours has up to 20."""
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 _IDENTITY = TypeAdapter(RunIdentity)
 
@@ -90,13 +94,18 @@ class Outbox:
     record that finds room again takes those in memory to disk.
 
     After an attempt that failed no other is made for `retry_seconds`, or for ten times as long
-    as it took if that is longer: an outage costs training a tenth of its time at most.
+    as it took if that is longer.
+
+    In the background, sending is a thread's: `submit` puts the record into the folder and is done,
+    so that a store which answers slowly, or not, costs training nothing.  `close` ends the thread.
 
     Args:
         folder: in the trial's own folder, so that it goes where the trial's checkpoints go.
         run: the run that the records belong to.
-        send: hands one record to the store, or raises StoreUnavailableError.
+        send: hands records to the store in one request: reports without files, or one record of
+            any kind; or raises StoreUnavailableError.
         retry_seconds: shortest pause after an attempt that failed.
+        in_background: whether a thread sends.
 
     Attributes:
         records: what waits, oldest first; the `file` of a record is an absolute path.
@@ -106,9 +115,10 @@ class Outbox:
         self,
         folder: Path,
         run: RunIdentity,
-        send: Callable[[Record], None],
+        send: Callable[[Sequence[Record]], None],
         *,
         retry_seconds: float = 30.0,
+        in_background: bool = False,
     ) -> None:
         self._folder = folder.absolute()
         self._lines = self._folder / "records.jsonl"
@@ -117,8 +127,18 @@ class Outbox:
         self._is_saved = True  # the folder holds just what `records` does
         self._next_attempt = 0.0
         self.records: tuple[Record, ...] = ()
+        # Records and folder are changed by both threads; nothing is sent while it is held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._in_flight: Sequence[Record] = ()
+        self._is_closing = False
+        self._refusal: BaseException | None = None
         if self._lines.exists():
             self._load()
+        self._thread: threading.Thread | None = None
+        if in_background:
+            self._thread = threading.Thread(target=self._send_on, name="outbox", daemon=True)
+            self._thread.start()
 
     def submit(self, record: Record, *, at_once: bool = False) -> None:
         """Send what waits and then `record`, or let it wait, too.
@@ -126,28 +146,116 @@ class Outbox:
         Args:
             record: is kept, with a copy of its file, if the store does not answer.
             at_once: make an attempt even soon after one that failed.
+
+        Raises:
+            TrackingError: the store refuses a record; in the background, one of those before.
         """
-        if not (self.flush(at_once=at_once) and self._attempt(record)):
+        if self._thread is None:
+            if not (self.flush(at_once=at_once) and self._attempt([record])):
+                self._keep(record)
+            return
+        with self._changed:
+            self._raise_refusal()
             self._keep(record)
+            if at_once:
+                self._next_attempt = 0.0
+            self._changed.notify_all()
 
     def flush(self, *, at_once: bool = False) -> bool:
-        """Send what waits; returns whether nothing waits any more."""
+        """Send what waits; returns whether nothing waits any more.
+
+        Raises:
+            TrackingError: the store refuses a record.
+        """
         if at_once:
             self._next_attempt = 0.0
-        n_sent = 0
+        sent: list[Record] = []
+        limit = BATCH
         try:
-            while n_sent < len(self.records) and self._attempt(self.records[n_sent]):
-                n_sent += 1
+            while batch := self._next(len(sent), limit):
+                try:
+                    if not self._attempt(batch):
+                        break
+                except TrackingError:
+                    if len(batch) == 1:
+                        raise
+                    limit = 1  # so that those before the one that is refused go out
+                else:
+                    sent += batch
         finally:
-            self._discard(self.records[:n_sent])
+            with self._lock:
+                self._in_flight = ()
+                self._discard(sent)
         return not self.records
 
-    def _attempt(self, record: Record) -> bool:
+    def wait(self, seconds: float) -> None:
+        """Give the thread so long to send what waits.
+
+        Raises:
+            TrackingError: the store refuses a record.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._refusal or not self.records, seconds)
+            self._raise_refusal()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the thread from changing the folder; it may go on sending."""
+        with self._lock:
+            yield
+
+    def close(self) -> None:
+        """End the thread, after the attempt that it is making; what waits stays on disk."""
+        if self._thread is None:
+            return
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._thread = None
+
+    def _next(self, n_sent: int, limit: int) -> Sequence[Record]:
+        """What one request takes of the oldest records but the first `n_sent`: `limit` or less."""
+        with self._lock:
+            waiting = () if self._is_closing else self.records[n_sent:]
+            n_reports = next((i for i, r in enumerate(waiting) if not _is_bare(r)), len(waiting))
+            batch = waiting[: min(max(1, n_reports), limit)]
+            # `_keep` must not take one of those from under the sender.
+            self._in_flight = self.records[: n_sent + len(batch)]
+            return batch
+
+    def _send_on(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_to_do, self._pause())
+                if self._is_closing or self._refusal:
+                    return
+            try:
+                self.flush()
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that trains
+                with self._lock:
+                    self._refusal = error
+            with self._changed:
+                self._changed.notify_all()
+
+    def _has_to_do(self) -> bool:
+        is_due = bool(self.records) and time.monotonic() >= self._next_attempt
+        return is_due or self._is_closing
+
+    def _pause(self) -> float | None:
+        """Seconds until the next attempt; None while there is nothing to send."""
+        return max(0.0, self._next_attempt - time.monotonic()) if self.records else None
+
+    def _raise_refusal(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _attempt(self, batch: Sequence[Record]) -> bool:
         started = time.monotonic()
         if started < self._next_attempt:
             return False
         try:
-            self._send(record)
+            self._send(batch)
         except StoreUnavailableError as error:
             ended = time.monotonic()
             self._next_attempt = ended + max(self._retry_seconds, 10 * (ended - started))
@@ -168,7 +276,8 @@ class Outbox:
                 return  # of no use without its file
             record = replace(record, file=None)
         older, self.records = self.records, (*self.records, record)
-        self._discard(r for r in older if _is_replaced(r, record))
+        kept = len(self._in_flight)  # the oldest ones
+        self._discard(r for r in older[kept:] if _is_replaced(r, record))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -287,6 +396,11 @@ def waiting_run(folder: Path) -> RunIdentity | None:
     if not (folder / "records.jsonl").exists():
         return None
     return _IDENTITY.validate_json((folder / "run.json").read_bytes())
+
+
+def _is_bare(record: Record) -> bool:
+    """Whether it is a report without a picture."""
+    return isinstance(record, Report) and record.file is None
 
 
 def _is_replaced(older: Record, newer: Record) -> bool:

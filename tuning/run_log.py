@@ -3,7 +3,8 @@
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import get_args
 
@@ -21,6 +22,9 @@ from tuning.outbox import (
 )
 from tuning.tracking import TrialRun
 
+FINISH_SECONDS = 5.0
+"""How long the end of a run waits for MLflow; an outbox that is not empty then is sent later."""
+
 _METRIC_NAME = re.compile(r"[A-Za-z0-9_./ -]{1,250}")
 
 
@@ -32,6 +36,7 @@ class RunLog:
     again from an older checkpoint computes steps again, and those that are in the run's history
     of `images_seen`, or that wait, are passed over.
 
+    In the background (what a trial does) nothing here waits for MLflow but `finish`, for seconds.
     If MLflow does not answer, training goes on and what was to be logged waits in the outbox; if
     the outbox cannot be written either, see `Outbox`, training goes on all the same.
 
@@ -43,18 +48,31 @@ class RunLog:
         run: which run to write.
         outbox: a folder beside the trial's checkpoints; made when something must wait.
         retry_seconds: shortest pause after an attempt to which MLflow did not answer.
+        in_background: whether a thread sends; then `close` is to be called at the end.
 
     Attributes:
         run_id: MLflow's id of the run; None until the store has answered.
     """
 
     def __init__(
-        self, uri: str, run: RunIdentity, outbox: Path, *, retry_seconds: float = 30.0
+        self,
+        uri: str,
+        run: RunIdentity,
+        outbox: Path,
+        *,
+        retry_seconds: float = 30.0,
+        in_background: bool = False,
     ) -> None:
         self.run_id: str | None = None
         self._uri, self._identity = uri, run
         self._run: TrialRun | None = None
-        self._outbox = Outbox(outbox, run, self._send, retry_seconds=retry_seconds)
+        self._outbox = Outbox(
+            outbox,
+            run,
+            self._send,
+            retry_seconds=retry_seconds,
+            in_background=in_background,
+        )
         waiting = [record.step for record in self._outbox.records if isinstance(record, Report)]
         self._reported_step = max(waiting, default=-1)
 
@@ -109,6 +127,11 @@ class RunLog:
         time_ms = time.time_ns() // 1_000_000
         end = Finish(status=status, time_ms=time_ms, tags=dict(tags))
         self._outbox.submit(end, at_once=True)
+        self._outbox.wait(FINISH_SECONDS)
+
+    def close(self) -> None:
+        """End what goes on in the background; what MLflow did not take stays in the outbox."""
+        self._outbox.close()
 
     def flush(self) -> None:
         """Try now to send what waits.
@@ -122,17 +145,21 @@ class RunLog:
         """Records that wait because the store does not answer."""
         return len(self._outbox.records)
 
-    def _send(self, record: Record) -> None:
+    def held(self) -> AbstractContextManager[None]:
+        """While it is entered, the outbox on disk stays as it is."""
+        return self._outbox.held()
+
+    def _send(self, records: Sequence[Record]) -> None:
         try:
             if self._run is None:
                 self._run = TrialRun(self._uri, self._identity)
                 self.run_id = self._run.run_id
-            self._run.send(record)
+            self._run.send(records)
         except StoreUnavailableError:
             # Whether the request took effect is unknown, so the run's history is read again.
             self._run = None
             raise
-        if isinstance(record, Finish):
+        if isinstance(records[-1], Finish):
             # Whatever comes next, say a retry that finds this very outbox, opens the run again.
             self._run = None
 

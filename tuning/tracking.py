@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -55,7 +55,7 @@ GRID_KEY = "samples"
 
 _ENVIRONMENT = {
     # MLflow's own patience (7 retries of 120 s each) would hold up training for minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # Standard output belongs to `gan --json`.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -303,42 +303,52 @@ class TrialRun:
         self._uri, self._client, self._run = uri, client, run
         self._may_have_grid = not is_new
 
-    def send(self, record: Record) -> None:
-        """Log one record; a report whose step is in the run's history is passed over.
+    def send(self, records: Sequence[Record]) -> None:
+        """Log reports without grids, or one record; steps in the run's history are passed over.
 
         Raises:
             StoreUnavailableError: the store does not answer.
             TrackingError: it refuses the record.
         """
+        first = records[0]
         # Before the store is asked: a damaged picture is no outage.
-        grid = _read_image(record.file) if isinstance(record, Report) and record.file else None
+        grid = _read_image(first.file) if isinstance(first, Report) and first.file else None
         with store(self._uri, self._client) as client:
-            match record:
+            match first:
                 case Report():
-                    self._send_report(record, grid)
+                    self._send_reports([r for r in records if isinstance(r, Report)], grid)
                 case Upload():
-                    _upload(client, self._run, record.file, record.artifact_path)
+                    _upload(client, self._run, first.file, first.artifact_path)
                 case Finish():
-                    _close(client, self.run_id, record.status, record.tags, record.time_ms)
+                    _close(client, self.run_id, first.status, first.tags, first.time_ms)
 
-    def _send_report(self, report: Report, grid: "Image | None") -> None:
+    def _send_reports(self, reports: Sequence[Report], grid: "Image | None") -> None:
         """Send the grid first and the metrics, one transaction, last: they mark the step as done.
 
         A process that died between the two leaves a grid without metrics; as steps are sent in
         order, only the first report that is new to the run can meet one.
+
+        Args:
+            reports: one, or several of which none has a grid.
+            grid: of the one.
         """
         from mlflow.entities import Metric
 
-        step, time_ms = report.step, report.time_ms
-        if step <= self._logged_step:
+        new = [report for report in reports if report.step > self._logged_step]
+        if not new:
             return
+        step, time_ms = new[0].step, new[0].time_ms
         if grid and not (self._may_have_grid and _has_grid(self._client, self.run_id, step)):
             self._client.log_image(
                 self.run_id, grid, key=GRID_KEY, step=step, timestamp=time_ms, synchronous=True
             )
-        metrics = [Metric(name, value, time_ms, step) for name, value in report.metrics.items()]
+        metrics = [
+            Metric(name, value, report.time_ms, report.step)
+            for report in new
+            for name, value in report.metrics.items()
+        ]
         self._client.log_batch(self.run_id, metrics=metrics)
-        self._logged_step, self._may_have_grid = step, False
+        self._logged_step, self._may_have_grid = new[-1].step, False
 
 
 @contextmanager

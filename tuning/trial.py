@@ -3,6 +3,7 @@
 The same code runs inside a Ray worker, under `gan train`, and in a test.
 """
 
+import contextlib
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -87,7 +88,9 @@ def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
     torch.set_num_threads(spec.threads)
     ledger = open_ledger(spec.ledger)
     with ledger.writing(spec.index):
-        yield from _run(_Trial(spec, ledger))
+        trial = _Trial(spec, ledger, in_background=True)
+        with contextlib.closing(trial.log):
+            yield from _run(trial)
 
 
 def _run(trial: "_Trial") -> Generator[dict[str, float]]:
@@ -134,11 +137,13 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
 
 
 class _Trial:
-    def __init__(self, spec: TrialSpec, ledger: Ledger) -> None:
+    def __init__(self, spec: TrialSpec, ledger: Ledger, *, in_background: bool = False) -> None:
         self.spec, self.cfg, self.ledger = spec, run_config(spec.run), ledger
         self.objective = OBJECTIVES[spec.objective]
         self.folder = self.ledger.trial_folder(spec.index)
-        self.log = RunLog(spec.uri, self._identity(), self.folder / "outbox")
+        self.log = RunLog(
+            spec.uri, self._identity(), ledger.outbox(spec.index), in_background=in_background
+        )
         self.journal = _Journal()
         # Between two steps: what a checkpoint can be taken of.
         self.resumable: TrainingRun | None = None
@@ -223,7 +228,7 @@ class _Trial:
         """Close the run in MLflow; what it could not take is kept with the trial."""
         tag = STOPPED_EARLY_TAG if status == "FINISHED" else CAUSE_TAG
         self.log.finish(status, tags={tag: cause} if cause else {})
-        self.ledger.save(self.spec.index)
+        self._save()
 
     @property
     def checkpoints(self) -> Path:
@@ -255,7 +260,11 @@ class _Trial:
             also=[best_step],
         )
         self._upload(path, step=step)
-        self.ledger.save(self.spec.index)
+        self._save()
+
+    def _save(self) -> None:
+        with self.log.held():  # a record must not be sent, and its file go, in between
+            self.ledger.save(self.spec.index)
 
     def _upload(self, checkpoint: Path, *, step: int) -> None:
         self.log.artifact(checkpoint, "checkpoints/last")

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,20 +25,23 @@ class Store:
     def __init__(self) -> None:
         self.is_up, self.seconds, self.now = True, 0.0, 1000.0
         self.attempts = 0
+        self.requests: list[int] = []
         self.taken: list[Record] = []
         self.contents: list[str] = []
 
-    def send(self, record: Record) -> None:
+    def send(self, records: Sequence[Record]) -> None:
         self.attempts += 1
         self.now += self.seconds
         if not self.is_up:
             raise StoreUnavailableError("no answer")
-        if isinstance(record, Report) and record.step < 0:
+        if any(isinstance(record, Report) and record.step < 0 for record in records):
             raise TrackingError("refused")
-        self.taken.append(record)
-        if record.file is not None:
-            file = record.file if record.file.is_file() else record.file / "weights"
-            self.contents.append(file.read_text())
+        self.requests.append(len(records))
+        self.taken += records
+        for record in records:
+            if record.file is not None:
+                file = record.file if record.file.is_file() else record.file / "weights"
+                self.contents.append(file.read_text())
 
     def steps(self) -> list[int]:
         return [record.step for record in self.taken if isinstance(record, Report)]
@@ -100,17 +106,19 @@ def test_another_process_finds_what_waits_exactly_as_it_was(folder, store, tmp_p
     assert waiting_run(moved) is None
 
 
-def test_records_sent_before_the_store_fails_again_are_not_sent_twice(folder, store):
+def test_records_sent_before_the_store_fails_again_are_not_sent_twice(folder, store, tmp_path):
+    grid = tmp_path / "grid.png"
+    grid.write_text("a request of its own")
     outbox = new_outbox(folder, store)
     store.is_up = False
     for step in (1, 2, 3):
-        outbox.submit(report(step))
+        outbox.submit(report(step, grid))
     store.is_up = True
     take = store.send
 
-    def take_two(record: Record) -> None:
+    def take_two(records: Sequence[Record]) -> None:
         store.is_up = len(store.taken) < 2
-        take(record)
+        take(records)
 
     outbox = Outbox(folder, RUN, take_two)
     assert not outbox.flush(at_once=True)
@@ -200,6 +208,136 @@ def test_a_refused_record_raises_and_those_before_it_are_not_sent_again(folder, 
     assert store.steps() == [1]
 
 
+def test_reports_without_pictures_go_out_many_in_a_request(folder, store, tmp_path):
+    grid = tmp_path / "grid.png"
+    grid.write_text("drawn")
+    outbox = new_outbox(folder, store)
+    store.is_up = False
+    for step in range(100):
+        outbox.submit(report(step, grid if step == 50 else None))
+    store.is_up = True
+    assert outbox.flush(at_once=True)
+    assert store.requests == [40, 10, 1, 40, 9]
+    assert store.steps() == list(range(100))
+
+
+# In the background
+
+
+class SlowStore:
+    """Takes records one request at a time, each when the test lets it."""
+
+    def __init__(self) -> None:
+        self.taken: list[Record] = []
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+
+    def send(self, records: Sequence[Record]) -> None:
+        self.is_asked.set()
+        assert self.may_answer.wait(20)
+        if self.error is not None:
+            raise self.error
+        for record in records:
+            assert record.file is None or record.file.exists()
+        self.taken += records
+
+
+@pytest.fixture
+def slow() -> SlowStore:
+    return SlowStore()
+
+
+@pytest.fixture
+def background(folder: Path, slow: SlowStore) -> Iterator[Callable[[], Outbox]]:
+    opened: list[Outbox] = []
+
+    def open_outbox() -> Outbox:
+        opened.append(Outbox(folder, RUN, slow.send, retry_seconds=0.05, in_background=True))
+        return opened[-1]
+
+    yield open_outbox
+    slow.may_answer.set()
+    for outbox in opened:
+        outbox.close()
+
+
+def test_a_store_that_does_not_answer_holds_up_nobody(folder, slow, background):
+    outbox = background()
+    outbox.submit(report(1))
+    assert slow.is_asked.wait(20)
+    for step in (2, 3):
+        outbox.submit(report(step))
+    assert [json.loads(line)["step"] for line in read_lines(folder)] == [1, 2, 3]
+    slow.may_answer.set()
+    outbox.wait(20)
+    assert [record.step for record in slow.taken] == [1, 2, 3]
+    assert not folder.exists()
+
+
+def test_after_a_failure_it_is_tried_again_unasked(folder, slow, background):
+    slow.error = StoreUnavailableError("no answer")
+    slow.may_answer.set()
+    outbox = background()
+    outbox.submit(report(1))
+    assert slow.is_asked.wait(20)
+    slow.error = None
+    outbox.wait(20)
+    assert [record.step for record in slow.taken] == [1]
+
+
+def test_a_refusal_is_raised_where_the_trial_is(slow, background):
+    slow.error = TrackingError("refused")
+    slow.may_answer.set()
+    outbox = background()
+    outbox.submit(report(1))
+    with pytest.raises(TrackingError, match="refused"):
+        outbox.wait(20)
+    with pytest.raises(TrackingError, match="refused"):
+        outbox.submit(report(2))
+
+
+def test_an_upload_that_is_under_way_is_not_taken_from_under_it(
+    folder, slow, background, tmp_path
+):
+    weights = tmp_path / "weights"
+    outbox = background()
+    for content in ("old", "new", "newest"):
+        weights.write_text(content)
+        outbox.submit(Upload(file=weights, artifact_path="checkpoints/last"))
+        assert slow.is_asked.wait(20)
+    assert len(outbox.records) == 2
+    slow.may_answer.set()
+    outbox.wait(20)
+    assert len(slow.taken) == 2
+    assert not folder.exists()
+
+
+def test_while_it_is_held_the_folder_stays_as_it_is(folder, slow, background):
+    outbox = background()
+    outbox.submit(report(1))
+    assert slow.is_asked.wait(20)
+    with outbox.held():
+        slow.may_answer.set()
+        time.sleep(0.2)
+        assert [json.loads(line)["step"] for line in read_lines(folder)] == [1]
+    outbox.wait(20)
+    assert not folder.exists()
+
+
+def test_what_is_not_sent_when_it_closes_is_for_the_next(folder, slow, background):
+    slow.error = StoreUnavailableError("no answer")
+    slow.may_answer.set()
+    outbox = background()
+    for step in (1, 2):
+        outbox.submit(report(step))
+    outbox.close()
+    assert waiting_run(folder) == RUN
+    slow.error = None
+    again = background()
+    again.wait(20)
+    assert [record.step for record in slow.taken] == [1, 2]
+
+
 # A disk that is full
 
 
@@ -283,16 +421,18 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_that_waits(folder, store,
     assert not folder.exists()
 
 
-def test_what_was_sent_while_the_disk_is_full_is_not_sent_again(folder, store):
+def test_what_was_sent_while_the_disk_is_full_is_not_sent_again(folder, store, tmp_path):
+    grid = tmp_path / "grid.png"
+    grid.write_text("a request of its own")
     outbox = new_outbox(folder, store)
     store.is_up = False
     for step in (1, 2, 3):
-        outbox.submit(report(step))
+        outbox.submit(report(step, grid))
     take = store.send
 
-    def take_one(record: Record) -> None:
+    def take_one(records: Sequence[Record]) -> None:
         store.is_up = not store.taken
-        take(record)
+        take(records)
 
     outbox._send = take_one
     with room_for(10):

@@ -226,7 +226,7 @@ def test_a_dead_server_is_given_up_in_seconds(monkeypatch):
     with pytest.raises(StoreUnavailableError, match=r"used: \[Errno 111\] Connection refused$"):
         prepare_store(f"http://127.0.0.1:{free_port()}", "gan")
     assert time.monotonic() - started < 15
-    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"  # the user's own setting stays
 
 
