@@ -418,6 +418,33 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
         typer.echo(json.dumps(result))
 
 
+@app.command()
+def sync(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Sweeps by name; all that lie here if none."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send to MLflow what could not be sent, and close the runs of processes that were lost.
+
+    For sweeps and runs of `gan train` in this folder, and, with GAN_STORAGE_URI, sweeps there;
+    one that is being run is passed over.
+
+    Example: gan sync
+    """
+    from pipeline.leftovers import sync_all
+
+    synced = sync_all(names or ())
+    for one in synced:
+        sent = f"{one.n_sent} records sent, {one.n_waiting} wait"
+        typer.echo(f"{one.name}  {sent}, {one.n_closed} runs closed", err=True)
+    if as_json:
+        typer.echo(json.dumps([vars(one) for one in synced]))
+    if any(one.n_waiting for one in synced):
+        _fail("MLflow does not answer: what waits stays where it is", FAILED)
+
+
 app.add_typer(job_commands.app)
 
 

@@ -17,7 +17,8 @@ from pipeline.graph import Graph, Outcome, Stage
 from pipeline.product import quality_checks
 from pipeline.products import product_of
 from pipeline.stages import data, evaluate, extend, promote, report, sweep
-from tuning.ledger import Ledger, identity
+from tuning.ledger import Ledger, identity, open_ledger
+from tuning.replica import joined, storage_uri, subfolders
 from tuning.sweep import Watcher
 from tuning.tracking import tracking_uri
 
@@ -147,14 +148,21 @@ def _extractor_file(config: PipelineConfig) -> tuple[Path, ...]:
 
 
 def find_sweep(name: str) -> Ledger:
-    """The sweep of that name under the working folder.
+    """The sweep of that name under the working folder, or in the storage in use.
 
     Raises:
         PipelineError: if there is none; names those that there are.
     """
     found = {path.name: path for path in sorted(WORKSPACES.glob("*/sweeps/*")) if path.is_dir()}
+    uri = storage_uri()
+    kept = subfolders(uri) if uri else []
+    if name in kept:
+        ledger = open_ledger(joined(uri or "", name), role="driver")
+        ledger.refresh()
+        return ledger
     if name not in found:
-        known = f"there are {', '.join(found)}" if found else "there is none in this folder"
+        names = [*found, *kept]
+        known = f"there are {', '.join(names)}" if names else "there is none in this folder"
         raise PipelineError(f"there is no sweep {name}; {known}")
     return Ledger(found[name])
 

@@ -210,6 +210,22 @@ class Replica:
                 pause = min(2 * pause, longest)
 
 
+def subfolders(uri: str) -> list[str]:
+    """Names of the folders in that of `uri`.
+
+    Raises:
+        StorageError: if the storage does not answer.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    file_system, root = _file_system(uri)
+    try:
+        infos = file_system.get_file_info(FileSelector(root, allow_not_found=True))
+    except OSError as error:
+        raise StorageError(f"{shown(uri)} does not answer: {_reason(error)}") from error
+    return sorted(info.base_name for info in infos if info.type == FileType.Directory)
+
+
 def joined(uri: str, name: str) -> str:
     """The URI of a folder within that of `uri`."""
     head, mark, query = uri.partition("?")

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,12 @@ from tuning.errors import (
     TuningError,
 )
 from tuning.ledger import Ledger, trial_run
-from tuning.outbox import RunStatus, waiting_run
+from tuning.outbox import RunStatus
 from tuning.provenance import provenance
 from tuning.replica import STORAGE_URI
 from tuning.results import best_trial
-from tuning.run_log import RunLog
 from tuning.space import Space, grid_points, parse_space, random_point
+from tuning.sync import deliver_trial
 from tuning.tracking import (
     CAUSE_TAG,
     DATA_TAG,
@@ -347,7 +347,7 @@ class _Sweep:
                 spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
                 end_trial(spec, error=ends[index].error if index in ends else None)
             try:
-                self._deliver(index)
+                deliver_trial(self.ledger, index, self.uri)
             except StoreUnavailableError:
                 raise
             except TrackingError as error:
@@ -355,22 +355,6 @@ class _Sweep:
                 logger.warning("trial %d: %s", index, error)
         cause = "interrupted" if is_interrupted else "its process was lost"
         close_stragglers(self.uri, self.parent_run_id, "KILLED", cause=cause)
-
-    def _deliver(self, index: int) -> None:
-        """Send what still waits of a trial, whose run may have no id before."""
-        if not self.ledger.has_waiting(index):
-            return
-        with self.ledger.writing(index):
-            outbox = self.ledger.outbox(index)
-            run = waiting_run(outbox)
-            if run is None:  # its own process has sent it in the meantime
-                return
-            log = RunLog(self.uri, run, outbox)
-            log.flush()
-            self.ledger.save(index)
-            result = self.ledger.result(index)
-            if result is not None and log.run_id is not None:
-                self.ledger.write_result(replace(result, run_id=log.run_id))
 
     @contextlib.contextmanager
     def closed_on_failure(self) -> Iterator[None]:

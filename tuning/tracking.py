@@ -240,13 +240,33 @@ def close_job_runs(uri: str, job: str) -> int:
         TrackingError: the store does not answer.
     """
     with store(uri) as client:
-        page = client.search_experiments()
-        experiments = list(page)
-        while page.token:
-            page = client.search_experiments(page_token=page.token)
-            experiments += page
-        ids = [experiment.experiment_id for experiment in experiments]
-        return _close_running(client, ids, {JOB_TAG: job}, "KILLED", "its job was stopped")
+        everywhere = _experiment_ids(client)
+        return _close_running(client, everywhere, {JOB_TAG: job}, "KILLED", "its job was stopped")
+
+
+def close_sweep_runs(uri: str, sweep: str, *, cause: str) -> int:
+    """Close every run, its own included, that a sweep has left RUNNING; returns how many.
+
+    Args:
+        uri: MLflow store.
+        sweep: its name in MLflow; no process runs it.
+        cause: why they were left.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with store(uri) as client:
+        everywhere = _experiment_ids(client)
+        return _close_running(client, everywhere, {SWEEP_TAG: sweep}, "KILLED", cause)
+
+
+def _experiment_ids(client: "MlflowClient") -> list[str]:
+    page = client.search_experiments()
+    experiments = list(page)
+    while page.token:
+        page = client.search_experiments(page_token=page.token)
+        experiments += page
+    return [str(experiment.experiment_id) for experiment in experiments]
 
 
 def _close_running(

@@ -307,6 +307,30 @@ def ray_head(
         shutil.rmtree(session, ignore_errors=True)
 
 
+@contextmanager
+def ray_worker(head: Head, folder: Path, *, environment: Mapping[str, str]) -> Iterator[Service]:
+    """Another node of the cluster, with one CPU, as its own machine would join it."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+    command += [f"--address=127.0.0.1:{head.service.port}", "--node-ip-address=127.0.0.1"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    worker = Service(
+        command,
+        head.service.port,
+        folder,
+        environment={
+            **environment,
+            **head.environment(),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+    )
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        worker.kill()
+
+
 @dataclass(frozen=True)
 class Installation:
     """All of it, running: secrets of storage and tracking lie with the servers alone."""
