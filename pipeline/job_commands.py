@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Address = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--address",
         metavar="URL",
@@ -31,10 +31,10 @@ Json = Annotated[bool, typer.Option("--json", help="End stdout with one line of 
 
 @app.command()
 def submit(
-    address: Address,
     source: Annotated[
         str, typer.Argument(metavar="PRESET|FILE", help="Name of a preset, or a YAML file.")
     ] = "quick",
+    address: Address = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,7 +56,7 @@ def submit(
     """
     from pipeline.submission import submit as send
 
-    job = send(source, assignments or (), address)
+    job = send(source, assignments or (), _given(address))
     typer.echo(
         f"job {job}: `gan logs {job} --follow` shows it, `gan stop {job}` ends it", err=True
     )
@@ -74,7 +74,7 @@ def submit(
 
 
 @app.command()
-def jobs(address: Address, as_json: Json = False) -> None:
+def jobs(address: Address = None, as_json: Json = False) -> None:
     """List the jobs of a cluster, the oldest first.
 
     Example: gan jobs --address http://127.0.0.1:8265
@@ -103,7 +103,7 @@ def jobs(address: Address, as_json: Json = False) -> None:
 @app.command()
 def logs(
     job: Id,
-    address: Address,
+    address: Address = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the job is over.")
     ] = False,
@@ -120,7 +120,7 @@ def logs(
 
 
 @app.command()
-def stop(job: Id, address: Address, as_json: Json = False) -> None:
+def stop(job: Id, address: Address = None, as_json: Json = False) -> None:
     """Stop a job. What it has finished stays, and the same `gan submit` goes on from there.
 
     With MLFLOW_TRACKING_URI set, no run of the job is left RUNNING, even if the cluster killed it.
@@ -136,10 +136,20 @@ def stop(job: Id, address: Address, as_json: Json = False) -> None:
         typer.echo(json.dumps(_facts(stopped) | {"runs_closed": n_closed}))
 
 
-def _server(address: str) -> "JobServer":
+def _server(address: str | None) -> "JobServer":
     from tuning.jobs import JobServer
 
-    return JobServer(address)
+    return JobServer(_given(address))
+
+
+def _given(address: str | None) -> str:
+    from gan.errors import ConfigError
+
+    if address is None:
+        raise ConfigError(
+            ["say where the cluster is: --address http://HEAD:8265, or RAY_API_SERVER_ADDRESS"]
+        )
+    return address
 
 
 def _follow(server: "JobServer", job: str, *, stream_to_stderr: bool) -> None:

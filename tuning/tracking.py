@@ -419,7 +419,10 @@ def _reason(error: BaseException) -> str:
     """The first line of an error; of urllib3's errors within errors, the innermost."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     _, nested, innermost = line.rpartition("Caused by ")
-    return innermost.rpartition(": ")[2].rstrip("\"')") if nested else line[:300]
+    if not nested:
+        return line[:300]
+    quoted = re.findall(r"""["']([^"']+)["']""", innermost)
+    return (quoted[-1] if quoted else innermost).rpartition(": ")[2].rstrip("\"')")
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,10 +308,31 @@ def ray_head(
 
 
 @contextmanager
-def ray_worker(head: Head, folder: Path, *, environment: Mapping[str, str]) -> Iterator[Service]:
-    """Another node of the cluster, with one CPU, as its own machine would join it."""
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
-    command += [f"--address=127.0.0.1:{head.service.port}", "--node-ip-address=127.0.0.1"]
+def ray_worker(
+    head: Head,
+    folder: Path,
+    *,
+    environment: Mapping[str, str],
+    address: str = "127.0.0.1",
+    around: Sequence[str] = (),
+) -> Iterator[Service]:
+    """Another node of the cluster, with one CPU, as its own machine would join it.
+
+    Args:
+        head: what it joins.
+        folder: for its log.
+        environment: what its machine has.
+        address: of its machine; any of the loopback is one.
+        around: a command that is to run it.
+    """
+    command = [
+        *around,
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--block",
+        "--num-cpus=1",
+    ]
+    command += [f"--address=127.0.0.1:{head.service.port}", f"--node-ip-address={address}"]
     command += [f"--dashboard-agent-listen-port={free_port()}"]
     worker = Service(
         command,
@@ -322,6 +343,7 @@ def ray_worker(head: Head, folder: Path, *, environment: Mapping[str, str]) -> I
             **head.environment(),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         },
+        is_ready=lambda: "Ray runtime started" in (folder / "log").read_text(),
     )
     worker.start()
     try:

@@ -41,6 +41,7 @@ COMMANDS = [
     "stop",
     "submit",
     "sweep",
+    "sync",
     "train",
     "ui",
 ]
