@@ -30,6 +30,7 @@ from tuning.outbox import (
     Upload,
 )
 from tuning.provenance import JOB_TAG
+from tuning.replica import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,6 +102,7 @@ def prepare_store(uri: str, experiment: str) -> str:
         # This one makes the UI open on training runs rather than on traces.
         kind = "custom_model_development"
         client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND_TAG, kind)
+    _require_id(found.experiment_id, "experiment", uri)
     _require_writable(found.artifact_location)
     return str(found.experiment_id)
 
@@ -127,6 +129,7 @@ def open_sweep(
             params=params,
             tags=tags,
         )
+    _require_id(run.info.run_id, "run", uri)
     return str(run.info.run_id)
 
 
@@ -319,6 +322,7 @@ class TrialRun:
                 tags=identity.tags | ({PARENT_TAG: parent} if parent else {}),
             )
             self.run_id = str(run.info.run_id)
+            _require_id(self.run_id, "run", uri)
             self._logged_step = -1 if is_new else _last_step(client, self.run_id)
         self._uri, self._client, self._run = uri, client, run
         self._may_have_grid = not is_new
@@ -378,8 +382,7 @@ def store(uri: str, client: "MlflowClient | None" = None) -> Iterator["MlflowCli
         yield client or _connect(uri)
     except _store_errors() as error:
         kind = TrackingError if _is_refusal(error) else StoreUnavailableError
-        where = re.sub(r"//[^/@]*@", "//***@", uri)  # it may hold a password
-        raise kind(f"MLflow at {where} cannot be used: {_reason(error)}") from error
+        raise kind(f"MLflow at {shown(uri)} cannot be used: {_reason(error)}") from error
 
 
 def _connect(uri: str) -> "MlflowClient":
@@ -409,10 +412,11 @@ def _knock(uri: str) -> None:
 
 def _store_errors() -> tuple[type[Exception], ...]:
     """What MLflow raises when it fails; OSError has those of requests and of the file system."""
+    from google.protobuf.json_format import Error as MalformedAnswer
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError
+    return MlflowException, SQLAlchemyError, MalformedAnswer, OSError, ModuleNotFoundError
 
 
 def _reason(error: BaseException) -> str:
@@ -522,6 +526,12 @@ def _left_over(client: "MlflowClient", run_id: str, path: str, source: Path) -> 
             yield info.path
 
 
+def _require_id(given: str, what: str, uri: str) -> None:
+    """Refuse an answer that MLflow's client takes for one, though it names nothing."""
+    if not given:
+        raise StoreUnavailableError(f"MLflow at {shown(uri)} cannot be used: it names no {what}")
+
+
 def _require_writable(location: str) -> None:
     """Refuse an artifact folder on this machine that cannot be written; any other is remote."""
     parts = urlsplit(location)
@@ -532,7 +542,7 @@ def _require_writable(location: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte, which no folder's name has
         raise TrackingError(f"artifact folder {folder} must be writable: {error}") from error
 
 

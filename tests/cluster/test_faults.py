@@ -44,15 +44,15 @@ from tuning.replica import Replica
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 SEED = 2014
-N_TRIALS, N_STEPS = 12, 6000
+N_TRIALS, N_STEPS = 12, 3000
 N_FAULTS = 30
 MARK = "GAN_TEST_MARK"
 
 SWEEP = SETTINGS | {
     "base": SETTINGS["base"]
     | {
-        "train": SETTINGS["base"]["train"] | {"n_steps": N_STEPS, "report_every": 300},
-        "evaluation": SETTINGS["base"]["evaluation"] | {"score_every": 1500},
+        "train": SETTINGS["base"]["train"] | {"n_steps": N_STEPS, "report_every": 150},
+        "evaluation": SETTINGS["base"]["evaluation"] | {"score_every": 750},
     },
     "sweep": SETTINGS["sweep"] | {"n_trials": N_TRIALS, "max_retries": 20},
 }
@@ -367,7 +367,7 @@ def test_thirty_faults_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
     for trial, history in calm.histories.items():
         assert scores(broken.histories[trial]) == scores(history), trial
         steps = [step for step, _ in broken.histories[trial]["images_seen"]]
-        assert steps == list(range(300, N_STEPS + 1, 300))
+        assert steps == list(range(150, N_STEPS + 1, 150))
     require_whole_checkpoints(cluster, tmp_path / "kept")
 
 

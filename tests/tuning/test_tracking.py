@@ -7,8 +7,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -604,6 +607,65 @@ print(log.run_id)
         ]
         assert status_of(mlflow_store, run_id) == "FINISHED"
     assert len(query(mlflow_store, "SELECT * FROM runs")) == 2
+
+
+# Answers that are none
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[bytes], str]]:
+    """URI of a server that answers everything with status 200 and those bytes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        body = b""
+
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            self.send_response(200)
+            self.send_header("content-length", str(len(Handler.body)))
+            self.end_headers()
+            self.wfile.write(Handler.body)
+
+        do_POST = do_GET  # noqa: N815 - as http.server calls it
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def answer(body: bytes) -> str:
+            Handler.body = body
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield answer
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>please log in</html>",
+        b"[]",
+        b"{}",
+        b'{"experiment": 5}',
+        b'{"experiment": {"experiment_id": {}}}',
+        b'{"experiment": {"experiment_id": "1", "lifecycle_stage": "active"',
+        b'{"experiment": {"experiment_id": "1", "artifact_location": "\\u0000"}}',
+        b'{"runs": [{"info": 3}]}',
+        b"\xff\xfe",
+    ],
+)
+def test_an_answer_that_is_none_is_one_clear_line(body, answering, tmp_path):
+    uri = answering(body)
+    with pytest.raises(TrackingError) as refused:
+        prepare_store(uri, "gan")
+    assert "\n" not in str(refused.value)
+    if b"artifact_location" in body:
+        return  # that of an experiment; of a run nothing is asked for
+    with pytest.raises(StoreUnavailableError):
+        open_sweep(uri, "1", sweep="s", params={}, tags={})
 
 
 # Outages
