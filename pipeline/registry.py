@@ -11,11 +11,14 @@ hands out is checked against what the database knows, file by file.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
+import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
@@ -30,6 +33,8 @@ from tuning.tracking import store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+
+logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 WEIGHTS_TAG = "gan.weights_sha256"
@@ -51,6 +56,11 @@ REQUIREMENTS = (
 )
 """What serving needs.  This package is left out, to be installed by hand: on a public index, where
 it is not, a stranger could take its name."""
+
+LOCK_SUFFIX = ".promoting"
+LOCK_SECONDS = 60.0
+"""How long a promotion may hold the lock, for which it needs three requests."""
+LOCK_POLL_SECONDS = 0.2
 
 _REFERENCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9_-]+)|/([0-9]+))?")
 
@@ -314,16 +324,77 @@ def _create_version(
 
 
 def _crown(uri: str, made: GeneratorVersion, *, replaces: GeneratorVersion | None) -> None:
-    champion = current_champion(uri, made.model)
-    if champion != replaces:
-        raise PipelineError(
-            f"the champion of {made.model!r} is now {champion}, but {made} was compared with "
-            f"{replaces}: promote again"
-        )
-    with store(uri) as client:
+    with store(uri) as client, _alone(client, made.model):
+        champion = current_champion(uri, made.model)
+        if champion != replaces:
+            raise PipelineError(
+                f"the champion of {made.model!r} is now {champion}, but {made} was compared with "
+                f"{replaces}: promote again"
+            )
         client.set_registered_model_alias(made.model, CHAMPION, made.version)
         if replaces:
             client.set_model_version_tag(made.model, replaces.version, REPLACED_TAG, made.version)
+
+
+@contextmanager
+def _alone(client: "MlflowClient", model: str) -> Iterator[None]:
+    """Let nobody else move the alias of a model meanwhile.
+
+    MLflow knows no lock and no condition on a change, but of two that make a registered model of
+    one name at the same moment one is refused.  So an empty model is the lock; one that a process
+    which died has left is removed when it has stood for too long.
+    """
+    name = f"{model}{LOCK_SUFFIX}"
+    seen, deadline = None, 0.0
+    while not _is_made(client, name):
+        standing = _made_at(client, name)
+        if standing is None:
+            continue  # gone in the meantime
+        if standing != seen:
+            seen, deadline = standing, time.monotonic() + LOCK_SECONDS
+        elif time.monotonic() >= deadline:
+            logger.warning("%s: removed, since nobody has for %g s", name, LOCK_SECONDS)
+            _remove(client, name)
+        time.sleep(LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        _remove(client, name)
+
+
+def _is_made(client: "MlflowClient", name: str) -> bool:
+    """Make an empty registered model; False if there is one of that name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="a promotion is under way")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return False
+    return True
+
+
+def _made_at(client: "MlflowClient", name: str) -> int | None:
+    """When a registered model was made, by the server's clock; None if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return int(client.get_registered_model(name).creation_timestamp)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _remove(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _download(uri: str, source: GeneratorVersion, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The registry on a real store: who is champion, what is fetched, and what goes wrong."""
 
+import contextlib
 import errno
 import json
 import shutil
@@ -105,6 +106,52 @@ def test_first_promotion_makes_version_1_champion(store, promote, artifacts):
     assert version.tags["gan.parzen_ll_valid"] == "201.25"
     assert version.tags["gan.parzen_ll_valid_se"] == "1.5"
     assert "gan.previous_champion" not in version.tags
+
+
+def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(store, artifacts, monkeypatch):
+    """Both have asked who is champion before either has moved the alias, if they can."""
+    both_have_asked = threading.Barrier(2)
+    asked = registry.current_champion
+
+    def ask(uri, model):
+        champion = asked(uri, model)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_have_asked.wait(1)
+        return champion
+
+    monkeypatch.setattr(registry, "current_champion", ask)
+    told = []
+
+    def promote(seed):
+        folder = artifacts / str(seed)
+        try:
+            made = register(
+                store.uri, model="tiny", artifact=folder, run_id=store.run_id, replaces=None
+            )
+            told.append(made.version)
+        except PipelineError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=promote, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won, lost = sorted(told, key=len)
+    assert asked(store.uri, "tiny").version == won
+    assert lost.startswith(f"the champion of 'tiny' is now tiny/{won}, but tiny/")
+    assert lost.endswith("promote again")
+    models = [model.name for model in store.client.search_registered_models()]
+    assert models == ["tiny"]
+
+
+def test_a_lock_that_a_dead_process_has_left_is_removed(store, promote, monkeypatch, caplog):
+    monkeypatch.setattr(registry, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(registry, "LOCK_POLL_SECONDS", 0.05)
+    store.client.create_registered_model("tiny.promoting")
+    assert promote(0).version == "1"
+    assert "tiny.promoting: removed, since nobody has for 0.3 s" in caplog.text
+    assert current_champion(store.uri, "tiny").version == "1"
 
 
 def test_second_promotion_moves_the_alias_and_records_both_ways(store, promote):
