@@ -92,14 +92,17 @@ class Cluster:
     driver: subprocess.Popen[bytes] | None = None
     told: list[str] = field(default_factory=list)
 
+    def marked(self) -> dict[str, str]:
+        """The variables by which its processes are found, and find this code."""
+        return {MARK: self.mark, "PYTHONPATH": str(ROOT)}
+
     def machine(self) -> dict[str, str]:
         """The variables of a machine of the cluster."""
         return {
             **S3_KEYS,
+            **self.marked(),
             **self.tracking.environment(self.to_mlflow.port),
             "GAN_STORAGE_URI": storage_uri(self.to_storage.port),
-            MARK: self.mark,
-            "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
         }
 
@@ -148,7 +151,7 @@ def cluster(tmp_path: Path, home: Path) -> Iterator[Cluster]:
     missing = missing_parts()
     if missing and not os.environ.get("CI"):
         pytest.skip(f"not installed: {', '.join(missing)}")
-    mark = f"{MARK}={uuid4().hex}"
+    mark = uuid4().hex
     with ExitStack() as stack:
         has_small_disk = stack.enter_context(small_disk(tmp_path / "cache"))
         database, database_uri = stack.enter_context(postgres())
@@ -159,7 +162,7 @@ def cluster(tmp_path: Path, home: Path) -> Iterator[Cluster]:
         to_mlflow, to_storage = Proxy(tracking.service.port), Proxy(storage.port)
         stack.callback(to_mlflow.close)
         stack.callback(to_storage.close)
-        environment = {MARK: mark.partition("=")[2], "PYTHONPATH": str(ROOT)}
+        environment = {MARK: mark, "PYTHONPATH": str(ROOT)}
         head = stack.enter_context(ray_head(tmp_path / "ray", cpus=0, environment=environment))
         running = Cluster(
             tmp_path,
@@ -168,7 +171,7 @@ def cluster(tmp_path: Path, home: Path) -> Iterator[Cluster]:
             database,
             to_mlflow,
             to_storage,
-            mark.partition("=")[2],
+            mark,
             has_small_disk,
             stack,
         )
@@ -369,6 +372,42 @@ def test_thirty_faults_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
         steps = [step for step, _ in broken.histories[trial]["images_seen"]]
         assert steps == list(range(150, N_STEPS + 1, 150))
     require_whole_checkpoints(cluster, tmp_path / "kept")
+
+
+def test_a_lost_head_costs_nothing_that_was_kept(cluster: Cluster, tmp_path: Path) -> None:
+    """A new cluster and the same command, in another folder: the trials go on in their runs."""
+    cluster.start_driver("--set", "name=headless")
+    wait_for_checkpoint(cluster)
+    cluster.head.service.kill()
+    assert cluster.driver is not None
+    assert cluster.driver.wait(180) != 0
+    for node in cluster.nodes:
+        node.kill()
+
+    cluster.head = cluster.stack.enter_context(
+        ray_head(tmp_path / "ray-2", cpus=0, environment=cluster.marked())
+    )
+    cluster.join()
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("tiny.yaml", "train.npz", "test.npz"):
+        (other / name).write_bytes((tmp_path / name).read_bytes())
+    cluster.folder = other
+    cluster.start_driver("--set", "name=headless", "--set", f"data.dataset={tmp_path}/train.npz")
+    cluster.finish(600)
+    came = outcome(cluster, "headless")
+    assert came.statuses == {("sweep", "FINISHED"): 1, ("trial", "FINISHED"): N_TRIALS}
+    for history in came.histories.values():
+        steps = [step for step, _ in history["images_seen"]]
+        assert steps == list(range(150, N_STEPS + 1, 150))
+
+
+def wait_for_checkpoint(cluster: Cluster) -> None:
+    """Until some trial has a score."""
+    deadline = time.monotonic() + 120
+    while "frechet_distance_valid" not in (cluster.folder / "driver.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def require_whole_checkpoints(cluster: Cluster, folder: Path) -> None:

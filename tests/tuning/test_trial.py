@@ -29,7 +29,7 @@ from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import tiny_config, write_images
 from tuning import trial as trial_module
 from tuning.errors import TuningError
-from tuning.ledger import Ledger, trial_run
+from tuning.ledger import Ledger, open_ledger, trial_run
 from tuning.run_log import RunLog, deliver
 from tuning.tracking import prepare_store
 from tuning.trial import TrialSpec, end_trial, run_trial
@@ -51,12 +51,13 @@ class Sweep:
     def __init__(self, folder: Path, uri: str, config: PipelineConfig) -> None:
         self.folder, self.uri, self.config = folder, uri, config
         self.ledger = Ledger(folder / "tiny")
+        self.location = str(self.ledger.folder)
         self.experiment_id = prepare_store(uri, "tiny")
 
     def spec(self, index: int = 0, overrides: dict[str, Any] | None = None) -> TrialSpec:
         overrides = {"train.d_steps": 2} if overrides is None else overrides
         return TrialSpec(
-            ledger=str(self.ledger.folder),
+            ledger=self.location,
             extractors=str(self.folder / "nets"),
             index=index,
             overrides=overrides,
@@ -629,6 +630,81 @@ def test_the_driver_leaves_a_stopped_trial_without_a_checkpoint_to_be_run(sweep)
     end_trial(sweep.spec(), error=None)
     assert sweep.ledger.result(0) is None
     assert sweep.run() == STEPS
+
+
+# Kept elsewhere
+
+
+@pytest.fixture
+def elsewhere(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """A sweep whose original no worker sees as a folder of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
+    sweep.location = f"file://{tmp_path}/original/tiny"
+    sweep.ledger = open_ledger(sweep.location, role="driver")
+    sweep.ledger.take_over()
+    return sweep
+
+
+def on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+
+
+def test_a_trial_kept_elsewhere_is_the_same_trial(whole, elsewhere, tmp_path):
+    assert elsewhere.run() == STEPS
+    elsewhere.ledger.refresh()
+    assert elsewhere.history() == whole.history()
+    best = elsewhere.ledger.result(0).best
+    assert load_checkpoint(elsewhere.ledger.checkpoint_path(0, step=int(best["step"])))
+    assert elsewhere.stored().status == "FINISHED"
+    left = (tmp_path / "machine" / "adversarial-nets" / "worker").rglob("step_*")
+    assert list(left) == []
+
+
+def test_it_goes_on_on_another_machine_bit_for_bit(whole, elsewhere, tmp_path, monkeypatch):
+    kill_at_report(elsewhere, 5)
+    on_another_machine(tmp_path, monkeypatch)
+    assert elsewhere.run() == STEPS[3:]
+    elsewhere.ledger.refresh()
+    assert elsewhere.history() == whole.history()
+    elsewhere.ledger.checkpoint_path(0, step=40)
+    assert elsewhere.weights() == whole.weights()
+    assert elsewhere.stored().steps[D_LOSS] == STEPS
+
+
+def test_what_could_not_be_logged_there_is_logged_from_another(
+    whole, elsewhere, dead, tmp_path, monkeypatch
+):
+    alive, elsewhere.uri = elsewhere.uri, dead
+    kill_at_report(elsewhere, 5)
+    on_another_machine(tmp_path, monkeypatch)
+    elsewhere.uri = alive
+    assert elsewhere.run() == STEPS[3:]
+    assert elsewhere.stored().steps == whole.stored().steps
+
+
+def test_a_worker_of_a_driver_that_was_replaced_keeps_nothing_more(elsewhere, tmp_path):
+    reports = run_trial(elsewhere.spec())
+    assert [int(next(reports)["step"]) for _ in range(2)] == STEPS[:2]
+    open_ledger(elsewhere.location, role="driver").take_over()
+    with pytest.raises(TuningError, match="sweep tiny is being run by another process"):
+        list(reports)
+    kept = tmp_path / "original" / "tiny" / "trials" / "0000" / "checkpoints"
+    assert [path.name for path in list_checkpoints(kept)] == ["step_00000010"]
+
+
+def test_a_worker_elsewhere_knows_why_it_is_stopped(elsewhere):
+    elsewhere.ledger.propose(0, {})
+    with open_ledger(elsewhere.location).writing(0):
+        pass
+    worker = open_ledger(elsewhere.location)
+    worker.trial_folder(0).mkdir(parents=True, exist_ok=True)
+    elsewhere.ledger.expire(60.0)
+    assert worker.stop_cause(0) == "time budget"
+    elsewhere.ledger.interrupt()
+    assert worker.stop_cause(0) == "interrupted"
+    elsewhere.ledger.begin()
+    elsewhere.ledger.mark_stopped(0)
+    assert worker.stop_cause(0) == "asha"
 
 
 # Without MLflow
