@@ -605,7 +605,7 @@ def _startable(config: "PipelineConfig", *stages: str | None) -> "PipelineConfig
     if config.base.task != GENERATOR or config.base.start is not None:
         from pipeline.starts import pin
 
-        config = pin(config)
+        config = pin(config, accept=require_images)
     require_images(config)
     require_extensions(config)
     return config

@@ -116,7 +116,7 @@ def require_extensions(parent: PipelineConfig) -> None:
         if wanted == parent.base.task and config.base.start is None:
             adopted(config, parent.base)
         elif wanted not in sources:  # made before it, by this run
-            pin(config)
+            pin(config, accept=require_images)
         sources[config.base.task] = name
 
 

@@ -8,6 +8,8 @@ resumed starts from the same weights, whoever is the champion by then.
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gan.config import PipelineConfig, RunConfig, flatten, to_dict
@@ -23,7 +25,12 @@ from tuning.tracking import tracking_uri
 STARTS = Path("runs") / ".starts"
 
 
-def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConfig:
+def pin(
+    config: PipelineConfig,
+    *,
+    promoted: Path | None = None,
+    accept: Callable[[PipelineConfig], None] = lambda pinned: None,
+) -> PipelineConfig:
     """The configuration with the model that it starts from laid down, and its settings taken over.
 
     A configuration whose task starts from nothing stays as it is.
@@ -32,6 +39,7 @@ def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConf
         config: of an extension.
         promoted: folder of the artifact that a run has promoted which this one is a part of; it
             counts where `start` is not given and the task starts from a generator.
+        accept: is handed the pinned configuration before anything is written, and may refuse it.
 
     Raises:
         ConfigError: there is no such model, it is of another task, trials would differ in what it
@@ -51,13 +59,19 @@ def pin(config: PipelineConfig, *, promoted: Path | None = None) -> PipelineConf
         reference = str(promoted)
     if reference is None:
         reference = f"{_data_name(config)}-{wanted}"
-    try:
-        folder = _laid_down(reference)
-        origin = load(folder)
-    except (ArtifactError, CheckpointError) as error:
-        raise ConfigError([f"start: {_what(reference, error, wanted)}"]) from error
-    require_origin(config.base, origin)
-    base = adopted(config, origin.config)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_found(reference))
+            origin = load(folder)
+        except (ArtifactError, CheckpointError) as error:
+            raise ConfigError([f"start: {_what(reference, error, wanted)}"]) from error
+        require_origin(config.base, origin)
+        base = adopted(config, origin.config)
+        accept(_starting_from(config, base, folder))
+        return _starting_from(config, base, _kept(folder))
+
+
+def _starting_from(config: PipelineConfig, base: RunConfig, folder: Path) -> PipelineConfig:
     return dataclasses.replace(config, base=dataclasses.replace(base, start=str(folder)))
 
 
@@ -118,19 +132,22 @@ def _named(task: str | None) -> str:
     return "nothing" if task is None else f"a model of {task}"
 
 
-def _laid_down(reference: str) -> Path:
-    """The folder of a model under `runs/.starts/`, verified."""
+@contextmanager
+def _found(reference: str) -> Iterator[Path]:
+    """The folder of a model, verified; one that was fetched is gone afterwards."""
     given = Path(reference).expanduser()
     if given.is_dir():
         verify(given)
-        return _kept(given)
+        yield given
+        return
     with tempfile.TemporaryDirectory() as scratch:
         fetched = Path(scratch) / "model"
         fetch(tracking_uri(), reference, fetched)
-        return _kept(fetched)
+        yield fetched
 
 
 def _kept(folder: Path) -> Path:
+    """Its copy under `runs/.starts/`."""
     kept = (STARTS / sha256(folder / MANIFEST)).absolute()
     if kept.is_dir():
         verify(kept)

@@ -36,7 +36,8 @@ def pinned(parent: PipelineConfig, name: str, promoted: Path) -> PipelineConfig:
     """
     artifact = promoted / ARTIFACT
     config = config_within(parent, name)
-    config = pin(config, promoted=artifact if artifact.is_dir() else None)
+    own = artifact if artifact.is_dir() else None
+    config = pin(config, promoted=own, accept=require_images)
     require_images(config)
     return config
 
