@@ -442,7 +442,7 @@ def sync(
     if as_json:
         typer.echo(json.dumps([vars(one) for one in synced]))
     if any(one.n_waiting for one in synced):
-        _fail("MLflow does not answer: what waits stays where it is", FAILED)
+        _fail("MLflow did not take all: what waits stays where it is", FAILED)
 
 
 app.add_typer(job_commands.app)

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import PipelineError
 from pipeline.main_line import WORKSPACES
-from tuning.errors import TrackingError, TuningError
+from tuning.errors import StorageError, TrackingError, TuningError
 from tuning.ledger import Ledger, open_ledger
 from tuning.replica import joined, storage_uri, subfolders
 from tuning.sync import Synced, sync
@@ -22,7 +22,8 @@ def sync_all(names: Sequence[str]) -> list[Synced]:
 
     Raises:
         PipelineError: if there is none of a name.
-        TrackingError: if MLflow refuses a record, or does not answer.
+        TrackingError: if MLflow does not answer.
+        StorageError: if the storage does not.
     """
     found = ledgers()
     if unknown := [name for name in names if name not in found]:
@@ -32,7 +33,7 @@ def sync_all(names: Sequence[str]) -> list[Synced]:
     for name in names or found:
         try:
             synced.append(sync(found[name], tracking_uri()))
-        except TrackingError:
+        except (TrackingError, StorageError):
             raise
         except TuningError as error:
             logger.warning("%s: passed over: %s", name, error)

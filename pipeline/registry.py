@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -324,26 +324,30 @@ def _create_version(
 
 
 def _crown(uri: str, made: GeneratorVersion, *, replaces: GeneratorVersion | None) -> None:
-    with store(uri) as client, _alone(client, made.model):
+    with store(uri) as client, _alone(client, made.model) as is_alone:
         champion = current_champion(uri, made.model)
         if champion != replaces:
             raise PipelineError(
                 f"the champion of {made.model!r} is now {champion}, but {made} was compared with "
                 f"{replaces}: promote again"
             )
+        if not is_alone():
+            raise PipelineError(f"MLflow is too slow to make {made} champion: promote again")
         client.set_registered_model_alias(made.model, CHAMPION, made.version)
         if replaces:
             client.set_model_version_tag(made.model, replaces.version, REPLACED_TAG, made.version)
 
 
 @contextmanager
-def _alone(client: "MlflowClient", model: str) -> Iterator[None]:
-    """Let nobody else move the alias of a model meanwhile.
+def _alone(client: "MlflowClient", model: str) -> Iterator[Callable[[], bool]]:
+    """Let nobody else move the alias of a model meanwhile; gives whether that still holds.
 
     MLflow knows no lock and no condition on a change, but of two that make a registered model of
     one name at the same moment one is refused.  So an empty model is the lock; one that a process
     which died has left is removed when it has stood for too long.
     """
+    from mlflow.exceptions import MlflowException
+
     name = f"{model}{LOCK_SUFFIX}"
     seen, deadline = None, 0.0
     while not _is_made(client, name):
@@ -354,12 +358,16 @@ def _alone(client: "MlflowClient", model: str) -> Iterator[None]:
             seen, deadline = standing, time.monotonic() + LOCK_SECONDS
         elif time.monotonic() >= deadline:
             logger.warning("%s: removed, since nobody has for %g s", name, LOCK_SECONDS)
-            _remove(client, name)
+            _remove(client, name, made_at=standing)
         time.sleep(LOCK_POLL_SECONDS)
+    mine, ends_at = _made_at(client, name), time.monotonic() + LOCK_SECONDS / 2
     try:
-        yield
+        yield lambda: time.monotonic() < ends_at
     finally:
-        _remove(client, name)
+        try:
+            _remove(client, name, made_at=mine)
+        except MlflowException as error:  # what was done, or went wrong, counts
+            logger.warning("%s could not be removed: %s", name, str(error).splitlines()[0])
 
 
 def _is_made(client: "MlflowClient", name: str) -> bool:
@@ -387,9 +395,12 @@ def _made_at(client: "MlflowClient", name: str) -> int | None:
         return None
 
 
-def _remove(client: "MlflowClient", name: str) -> None:
+def _remove(client: "MlflowClient", name: str, *, made_at: int | None) -> None:
+    """Remove a registered model, unless another of its name has been made by now."""
     from mlflow.exceptions import MlflowException
 
+    if _made_at(client, name) != made_at:
+        return
     try:
         client.delete_registered_model(name)
     except MlflowException as error:

@@ -63,7 +63,7 @@ def job_environment() -> dict[str, str]:
                 f"{name} must be the http:// or https:// address of a server that the cluster "
                 f"reaches, got one of scheme {parts.scheme or 'none'!r}"
             )
-        elif parts.password is not None:
+        elif "@" in uri.partition("?")[0]:  # a token alone is a secret, too
             problems.append(
                 f"{name} holds a password, which everybody who may list the cluster's jobs would "
                 f"see: give it to the cluster's containers, as deploy/ does"

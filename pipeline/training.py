@@ -20,6 +20,7 @@ from tuning.errors import SweepInterrupted
 from tuning.ledger import Ledger
 from tuning.provenance import provenance
 from tuning.sweep import TrialNews
+from tuning.sync import deliver_trial
 from tuning.tracking import DATA_TAG, prepare_store, tracking_uri
 from tuning.trial import TrialSpec, run_trial
 
@@ -46,6 +47,9 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
         prepare_extractor(config, extractors_folder(WORKSPACES / config.name))
         if ledger.result(0) is None:
             _train(config, ledger, display, data_digest=images.digest)
+        _, n_waiting = deliver_trial(ledger, 0, tracking_uri())
+        if n_waiting:
+            logger.warning("%d records wait for MLflow: `gan sync` sends them", n_waiting)
     result = ledger.result(0)
     if result is None or result.status == "failed" or result.best is None:
         raise PipelineError(f"training failed: {result.cause if result else 'it has no result'}")
@@ -83,7 +87,8 @@ def _train(config: PipelineConfig, ledger: Ledger, display: Display, *, data_dig
 def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialSpec:
     uri = tracking_uri()
     return TrialSpec(
-        ledger=str(ledger.folder),
+        ledger=ledger.location,
+        driver="",
         extractors=str(extractors_folder(WORKSPACES / config.name)),
         index=0,
         overrides={},

@@ -183,15 +183,20 @@ def lease(name: str) -> Lease:
     """Keep every other driver on this cluster from what `name` names while this process lives.
 
     Args:
-        name: of anything.
+        name: of a folder, or its URI, whose query does not count.
 
     Raises:
         TuningError: if one has it, or the cluster does not answer.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    key = f"lease-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-    holder = ray.remote(num_cpus=0)(Lease).options(name=key, namespace=NAMESPACE)
+    key = f"lease-{hashlib.sha256(shown(name).encode()).hexdigest()[:32]}"
+    # Here, so that it is not lost with another machine.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    holder = ray.remote(num_cpus=0)(Lease).options(
+        name=key, namespace=NAMESPACE, scheduling_strategy=here
+    )
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         try:
@@ -205,6 +210,13 @@ def lease(name: str) -> Lease:
             time.sleep(1)
         except ray.exceptions.RayError as error:
             raise TuningError(f"the cluster does not answer: {_reason(error)}") from error
+
+
+def release(held: Lease) -> None:
+    """Let others have what a lease names; a driver that ends does so anyway."""
+    import ray
+
+    ray.kill(held)
 
 
 def _nodes() -> list[dict[str, Any]]:

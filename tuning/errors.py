@@ -4,6 +4,7 @@ TuningError
   TrackingError                 the MLflow store cannot be used as asked
     StoreUnavailableError       it does not answer now; the same request may succeed later
   StorageError                  where sweeps are kept cannot be read or written
+  ReplacedError                 another process runs the sweep or trial by now
   SweepInterrupted              the user stopped the sweep; it can be resumed
 """
 
@@ -22,6 +23,10 @@ class StoreUnavailableError(TrackingError):
 
 class StorageError(TuningError):
     """Where sweeps are kept cannot be read or written."""
+
+
+class ReplacedError(TuningError):
+    """Another process runs the sweep or trial by now, and what this one does counts no more."""
 
 
 class SweepInterrupted(TuningError):  # noqa: N818 - no error: what the user asked for

@@ -156,10 +156,11 @@ class JobServer:
                     runtime_env=runtime_env,
                     metadata=metadata,
                 )
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:  # OSError: the connection broke
                 if is_retry and "already exists" in str(error):
                     return  # the answer to an earlier attempt was lost
-                is_ready = not any(words in str(error) for words in _NOT_READY)
+                is_lost = isinstance(error, OSError)
+                is_ready = not is_lost and not any(words in str(error) for words in _NOT_READY)
                 if is_ready or time.monotonic() >= deadline:
                     raise
                 is_retry = True
@@ -201,7 +202,7 @@ class JobServer:
         Raises:
             TuningError: if the cluster knows no such job, or is gone.
         """
-        _require_id(job)
+        self.job(job)
         n_given = 0
         while True:
             n_passed = 0
@@ -226,6 +227,12 @@ class JobServer:
         except StopAsyncIteration:
             return
         finally:
+            # Ctrl-C leaves the task that waits for the next piece, and with it the connection.
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks))
             loop.run_until_complete(pieces.aclose())
             loop.close()
 
@@ -252,6 +259,7 @@ class JobServer:
         Args:
             until: which errors only end the block.
         """
+        from aiohttp import ClientError
         from ray.exceptions import AuthenticationError
 
         try:
@@ -261,7 +269,7 @@ class JobServer:
                 f"the cluster at {self.address} wants its token: set RAY_AUTH_TOKEN_PATH to the "
                 f"file that holds it, or RAY_AUTH_TOKEN ({_first_line(error)})"
             ) from error
-        except (RuntimeError, OSError, ValueError) as error:  # OSError has those of requests
+        except (RuntimeError, OSError, ValueError, ClientError) as error:  # requests': OSError
             if not until(error):
                 raise TuningError(
                     f"the cluster at {self.address}: {_first_line(error)}"

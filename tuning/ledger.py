@@ -38,7 +38,7 @@ from gan.config import (
 from gan.errors import ConfigError
 from gan.files import try_lock, write_atomically
 from gan.objectives import OBJECTIVES, Objective
-from tuning.errors import TuningError
+from tuning.errors import ReplacedError, TuningError
 from tuning.replica import Replica
 
 EXTRACTORS = "extractors"
@@ -116,11 +116,12 @@ class Ledger:
     Args:
         folder: where it lies, on storage that every node of the cluster can reach.
         original: what it is a replica of, on machines that share no such storage.
+        driver: of a replica, the mark of the driver whose worker this process is.
     """
 
-    def __init__(self, folder: Path, original: Replica | None = None) -> None:
-        self.folder, self._original = folder, original
-        self._driver: bytes | None = None
+    def __init__(self, folder: Path, original: Replica | None = None, *, driver: str = "") -> None:
+        self.folder, self._original, self.driver = folder, original, driver
+        self._attempt = ""
 
     @property
     def name(self) -> str:
@@ -156,7 +157,18 @@ class Ledger:
     def refresh(self) -> None:
         """Take over from the original, if there is one, all that the driver reads of a sweep."""
         if self._original is not None:
+            for name in MARKS:
+                (self.folder / name).unlink(missing_ok=True)
             self._original.pull(wanted=_is_record)
+
+    def reread(self, index: int) -> None:
+        """Take over the result of a trial, which another process may have changed."""
+        if self._original is not None:
+            self._original.fetch(self._in_trial(index, "result.json"))
+
+    def shared_folder(self) -> Path | None:
+        """The folder that every machine must see; None where the original is no folder."""
+        return self.folder if self._original is None else self._original.local_original
 
     def config(self) -> PipelineConfig:
         """The configuration the sweep was started with.
@@ -212,12 +224,18 @@ class Ledger:
             if self._original is None:
                 yield
                 return
-            self._driver = self._original.read("driver")
+            self._attempt = uuid4().hex
+            self._require_driver()
+            self._write(self._in_trial(index, "attempt"), self._attempt)
+            self._original.fetch("key")  # that of a sweep which lay there before may be here
             self._original.pull(self._in_trial(index, ""), wanted=_is_of_worker)
             try:
                 yield
             finally:
-                shutil.rmtree(self.trial_folder(index))  # the original has what is worth keeping
+                # The original has what is worth keeping.
+                for part in self.trial_folder(index).iterdir():
+                    if part.is_dir():
+                        shutil.rmtree(part, ignore_errors=True)
 
     def save(self, index: int) -> None:
         """Write what a trial needs to go on, and what it could not log, to the original.
@@ -226,18 +244,34 @@ class Ledger:
 
         Raises:
             StorageError: if the storage does not answer for minutes.
-            TuningError: if another driver has taken over the sweep.
+            ReplacedError: if another driver has taken over the sweep, or another worker the trial.
         """
         if self._original is None:
             return
-        if self._original.read("driver") != self._driver:
-            raise TuningError(f"sweep {self.name} is being run by another process")
+        self._require_driver()
+        attempt = self._original.read(self._in_trial(index, "attempt"))
+        if attempt != self._attempt.encode():
+            raise ReplacedError(f"trial {index} of {self.name} is being run by another process")
         self._original.push(*(self._in_trial(index, part) for part in ("outbox", "checkpoints")))
 
     def take_over(self) -> None:
         """Tell the workers of an earlier driver, which may still run, that it is over."""
         if self._original is not None:
-            self._write("driver", uuid4().hex)
+            self.driver = uuid4().hex
+            self._write("driver", self.driver)
+
+    def join(self) -> None:
+        """Act for whichever driver runs the sweep, or ran it last."""
+        if self._original is not None:
+            self.driver = (self._original.read("driver") or b"").decode()
+
+    def is_taken_over(self) -> bool:
+        """Whether another driver runs the sweep by now."""
+        return self._original is not None and self._original.read("driver") != self.driver.encode()
+
+    def _require_driver(self) -> None:
+        if self.is_taken_over():
+            raise ReplacedError(f"sweep {self.name} is being run by another process")
 
     @property
     def interruption(self) -> Path:
@@ -269,7 +303,10 @@ class Ledger:
     def begin(self) -> None:
         """Forget how an earlier run of the sweep went, and that it was ended."""
         for name in MARKS:
-            self._remove(name)
+            if self._original is None:
+                self._remove(name)
+            else:
+                self._original.remove_original(name)  # one that is here is of this process
 
     def mark_stopped(self, index: int) -> None:
         """Record that the scheduler stops trial `index`, before it does."""
@@ -302,7 +339,10 @@ class Ledger:
 
     def has_waiting(self, index: int) -> bool:
         """Whether something of trial `index` waits to be logged."""
-        return self._has(self._in_trial(index, "outbox/records.jsonl"))
+        name = self._in_trial(index, "outbox/records.jsonl")
+        if self._original is None:
+            return (self.folder / name).exists()
+        return self._original.read(name) is not None
 
     def propose(self, index: int, overrides: Mapping[str, Any]) -> None:
         """Record the settings of a trial before it starts."""
@@ -376,9 +416,9 @@ class Ledger:
         if self._original is None:
             return shared
         folder = self.folder / EXTRACTORS
-        if not folder.exists():
-            self._original.pull(EXTRACTORS)
-            folder.mkdir(parents=True, exist_ok=True)
+        # Each file is there whole or not at all, and never changes: its name has its digest.
+        self._original.pull(EXTRACTORS, wanted=lambda name: not (self.folder / name).exists())
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _in_trial(self, index: int, name: str) -> str:
@@ -408,13 +448,16 @@ class Ledger:
             self._original.remove(name)
 
 
-def open_ledger(location: str, *, role: Literal["driver", "worker"] = "worker") -> Ledger:
+def open_ledger(
+    location: str, *, role: Literal["driver", "worker"] = "worker", driver: str = ""
+) -> Ledger:
     """The ledger that lies at a location, as `Ledger.location` names it.
 
     Args:
         location: a folder, or the URI of an original, whose replica lies in the user's cache.
         role: of this process; a driver and the workers beside it have a replica each, since the
             one takes over from the original what the others are writing.
+        driver: mark of a worker's driver; see `Ledger`.
 
     Raises:
         ConfigError: if the location is a URI of no known file system.
@@ -425,13 +468,13 @@ def open_ledger(location: str, *, role: Literal["driver", "worker"] = "worker") 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(location.encode()).hexdigest()[:16]
     folder = cache / "adversarial-nets" / role / key / name
-    return Ledger(folder, Replica(folder, location))
+    return Ledger(folder, Replica(folder, location), driver=driver)
 
 
 def _is_record(name: str) -> bool:
     """Whether a driver reads the file: all but tensors and what waits to be logged."""
     path = PurePosixPath(name)
-    return "outbox" not in path.parts and path.name not in (TENSORS, "lock")
+    return "outbox" not in path.parts and path.name not in (TENSORS, "lock", *MARKS)
 
 
 def _is_of_worker(name: str) -> bool:

@@ -194,6 +194,8 @@ class Outbox:
         Raises:
             TrackingError: the store refuses a record.
         """
+        if self._thread is None:
+            return
         with self._changed:
             self._changed.wait_for(lambda: self._refusal or not self.records, seconds)
             self._raise_refusal()
@@ -350,7 +352,11 @@ class Outbox:
         lines = self._lines.read_bytes().splitlines()
         for line in lines:
             try:
-                self.records = (*self.records, self._decode(line))
+                record = self._decode(line)
+                if isinstance(record, Finish) or record.file is None or record.file.exists():
+                    self.records = (*self.records, record)
+                elif isinstance(record, Report):
+                    self.records = (*self.records, replace(record, file=None))
             except ValidationError:
                 # A process that died while it wrote; the report it wrote is computed again.
                 logger.warning("%s: dropped a line that is cut short", self._lines)

@@ -27,6 +27,10 @@ STORAGE_URI = "GAN_STORAGE_URI"
 """Variable that says where sweeps are kept; without it they lie in the working folder."""
 PATIENCE_SECONDS = 300.0
 """How long what must be written is tried again while the storage does not answer."""
+INDEXES = ("manifest.json", "records.jsonl")
+"""Names of files that tell what other files there are; the last tells of the others, too."""
+# What S3's servers say of keys and buckets: waiting is of no use.
+_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET")
 _PAUSE_SECONDS = (1.0, 30.0)  # first, longest; doubled in between
 
 T = TypeVar("T")
@@ -105,35 +109,40 @@ class Replica:
     def push(self, *names: str) -> None:
         """Make files or folders of the original as they are here; tries again for a while.
 
-        New files come first, in the order given and within a folder by name but for manifests,
-        which vouch for the others and come last; what is gone here is removed at the end.
+        A process that dies in between leaves nothing that names what is not there: new files come
+        first, in the order given and within a folder by name, but `INDEXES` after the others;
+        what is gone here is removed at the end, and of that `INDEXES` before the others.
         """
         for name in names:
-            self._patiently(partial(self._push, name))
+            self._push(name)
         for name in names:
-            self._patiently(partial(self._remove_gone, name))
+            self._remove_gone(name)
 
     def remove(self, name: str) -> None:
         """Remove a file here and from the original; nothing happens where it is not."""
         (self.folder / name).unlink(missing_ok=True)
+        self.remove_original(name)
+
+    def remove_original(self, name: str) -> None:
+        """Remove a file from the original alone."""
         self._patiently(lambda: self._delete(name))
 
     def _push(self, name: str) -> None:
         path = self.folder / name
-        files = sorted(_files(path), key=lambda file: (file.name == "manifest.json", file))
+        files = sorted(_files(path), key=lambda file: (_rank(file.name), file))
         for file in [path] if path.is_file() else files:
             relative = file.relative_to(self.folder).as_posix()
             stamp = _stamp(file)
-            if self._pushed.get(relative) == stamp:
-                continue
-            self._write(relative, file.read_bytes())
-            self._pushed[relative] = stamp
+            if self._pushed.get(relative) != stamp:
+                self._patiently(partial(self._write, relative, file.read_bytes()))
+                self._pushed[relative] = stamp
 
     def _remove_gone(self, name: str) -> None:
         within = f"{name}/"
-        for pushed in [p for p in self._pushed if p == name or p.startswith(within)]:
-            if not (self.folder / pushed).exists():
-                self._delete(pushed)
+        pushed = [p for p in self._pushed if p == name or p.startswith(within)]
+        gone = [p for p in pushed if not (self.folder / p).exists()]
+        for one in sorted(gone, key=lambda p: -_rank(PurePosixPath(p).name)):
+            self._patiently(partial(self._delete, one))
 
     def _delete(self, name: str) -> None:
         from pyarrow.fs import FileType
@@ -184,6 +193,11 @@ class Replica:
         return str(PurePosixPath(self._root) / parts)
 
     @property
+    def local_original(self) -> Path | None:
+        """The folder of the original, where that is one on a file system of this machine."""
+        return Path(self._root) if self._fs.type_name == "local" else None
+
+    @property
     def shown_uri(self) -> str:
         """The URI without what may be secret in it."""
         return shown(self.uri)
@@ -196,7 +210,7 @@ class Replica:
                 return action()
             except OSError as error:
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or any(word in str(error) for word in _REFUSALS):
                     raise StorageError(
                         f"{self.shown_uri} does not answer: {_reason(error)}"
                     ) from error
@@ -234,7 +248,8 @@ def joined(uri: str, name: str) -> str:
 
 def shown(uri: str) -> str:
     """A URI without user, password and query, which may hold secrets."""
-    return re.sub(r"//[^/@]*@", "//***@", uri.partition("?")[0])
+    # A secret of S3 may have slashes in it.
+    return re.sub(r"//.*@", "//***@", uri.partition("?")[0])
 
 
 def _file_system(uri: str) -> tuple["FileSystem", str]:
@@ -261,6 +276,10 @@ def _files(folder: Path) -> list[Path]:
         for path in found
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def _rank(name: str) -> int:
+    return INDEXES.index(name) + 1 if name in INDEXES else 0
 
 
 def _stamp(path: Path) -> Stamp:

@@ -22,6 +22,7 @@ from gan.errors import ConfigError
 from gan.objectives import OBJECTIVES
 from tuning import cluster
 from tuning.errors import (
+    ReplacedError,
     StorageError,
     StoreUnavailableError,
     SweepInterrupted,
@@ -159,6 +160,7 @@ def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
         finally:
             sweep.leave_cluster()
             if sweep.parent_run_id and not sweep.is_terminated:
+                sweep.require_not_replaced()
                 sweep.settle(ends)
     if ledger.interruption.exists():
         sweep.close("KILLED", "interrupted")
@@ -211,24 +213,33 @@ class _Sweep:
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
-        is_complete = len(self.ledger.results()) == planned_trials(self.config)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            opening = pool.submit(self._open_store)
-            self._is_connected = not is_complete and cluster.connect()
-            if self.ledger.is_replica and not is_complete:
-                self._lease = cluster.lease(self.ledger.location)
-                _begin(self.ledger, self.config)
-            opening.result()
+        results = [result for result in self.ledger.results() if not result.is_reopened]
+        is_complete = len(results) == planned_trials(self.config)
+        if self.ledger.is_replica and not is_complete:
+            self._is_connected = cluster.connect()
+            # Before anything is written that another driver may be using.
+            self._lease = cluster.lease(self.ledger.location)
+            _begin(self.ledger, self.config)
+            self._open_store()
+        else:
+            self.ledger.join()
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                opening = pool.submit(self._open_store)
+                self._is_connected = not is_complete and cluster.connect()
+                opening.result()
         if is_complete:
             return
         cluster.require_shared_store(self.uri)
-        if not self.ledger.is_replica:
-            cluster.require_shared_folder(self.ledger.folder, else_set=STORAGE_URI)
+        folder = self.ledger.shared_folder()
+        if folder is not None:
+            cluster.require_shared_folder(folder, else_set=STORAGE_URI)
         cfg = self.config.sweep
         self.n_slots = cluster.trial_slots(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
 
     def leave_cluster(self) -> None:
         """Leave the cluster that was joined; one on this machine ends with all its workers."""
+        if self._lease is not None and not self.is_terminated:
+            cluster.release(self._lease)
         if self._is_connected:
             self._is_connected = False
             cluster.disconnect()
@@ -336,6 +347,16 @@ class _Sweep:
                 spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
                 end_trial(spec, error=None)
 
+    def require_not_replaced(self) -> None:
+        """Leave the runs alone if they are another driver's by now.
+
+        Raises:
+            ReplacedError: if they are.
+        """
+        if self._lease is not None and self.ledger.is_taken_over():
+            self.is_terminated = True
+            raise ReplacedError(f"{self.ledger.name} is being run by another process by now")
+
     def settle(self, ends: Mapping[int, TrialEnd]) -> None:
         """Close what workers that are gone left open, on disk and in MLflow."""
         is_interrupted = self.ledger.interruption.exists()
@@ -411,6 +432,7 @@ class _Sweep:
         run = trial_run(self.config, index, overrides)
         return {
             "ledger": self.ledger.location,
+            "driver": self.ledger.driver,
             "extractors": str(self.extractors),
             "index": index,
             "overrides": dict(overrides),

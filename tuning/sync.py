@@ -1,11 +1,15 @@
 """What is left to do when everything has ended: send what waits, close what was left open."""
 
+import logging
 from dataclasses import dataclass, replace
 
-from tuning.ledger import Ledger
+from tuning.errors import StoreUnavailableError, TrackingError
+from tuning.ledger import Ledger, open_ledger
 from tuning.outbox import waiting_run
 from tuning.run_log import RunLog
 from tuning.tracking import close_sweep_runs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Synced:
     Attributes:
         name: of the sweep, or of a run on its own.
         n_sent: records that waited and are in MLflow now.
-        n_waiting: records that wait on, since MLflow does not answer.
+        n_waiting: records that wait on, since MLflow does not answer, or refuses one.
         n_closed: runs that were RUNNING without a process.
     """
 
@@ -33,15 +37,23 @@ def sync(ledger: Ledger, uri: str) -> Synced:
 
     Raises:
         TuningError: if a process runs the sweep, or the storage does not answer.
-        TrackingError: if MLflow refuses a record, or does not answer.
+        StoreUnavailableError: if MLflow does not answer.
     """
     with ledger.lock():
         ledger.refresh()
+        ledger.join()
         n_sent = n_waiting = n_closed = 0
         for index in ledger.proposals():
-            if not ledger.is_replica or ledger.result(index) is not None:
+            if ledger.is_replica and ledger.result(index) is None:
+                continue
+            try:
                 sent, waiting = deliver_trial(ledger, index, uri)
-                n_sent, n_waiting = n_sent + sent, n_waiting + waiting
+            except StoreUnavailableError:
+                raise
+            except TrackingError as error:  # and so it will be the next time
+                logger.warning("%s, trial %d: %s", ledger.name, index, error)
+                sent, waiting = 0, 1
+            n_sent, n_waiting = n_sent + sent, n_waiting + waiting
         if not ledger.is_replica and not n_waiting:
             n_closed = close_sweep_runs(uri, ledger.key(), cause="its process was lost")
     return Synced(ledger.name, n_sent, n_waiting, n_closed)
@@ -59,16 +71,18 @@ def deliver_trial(ledger: Ledger, index: int, uri: str) -> tuple[int, int]:
     """
     if not ledger.has_waiting(index):
         return 0, 0
-    with ledger.writing(index):
-        outbox = ledger.outbox(index)
+    worker = open_ledger(ledger.location, driver=ledger.driver)
+    with worker.writing(index):
+        outbox = worker.outbox(index)
         run = waiting_run(outbox)
         if run is None:  # its own process has sent it in the meantime
             return 0, 0
         log = RunLog(uri, run, outbox)
         n_before = log.pending()
         log.flush()
-        ledger.save(index)
-        result = ledger.result(index)
+        worker.save(index)
+        result = worker.result(index)
         if result is not None and log.run_id is not None:
-            ledger.write_result(replace(result, run_id=log.run_id))
+            worker.write_result(replace(result, run_id=log.run_id))
+            ledger.reread(index)
         return n_before - log.pending(), log.pending()

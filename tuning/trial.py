@@ -22,7 +22,7 @@ from gan.sampling import save_png, tile
 from gan.saved_generator import Saved
 from gan.tasks import run_facts, start_run, task_of
 from gan.validation import Validation, load_data
-from tuning.errors import StorageError, TuningError
+from tuning.errors import ReplacedError, StorageError, TuningError
 from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report, open_ledger
 from tuning.outbox import RunIdentity, RunStatus
 from tuning.run_log import RunLog
@@ -35,6 +35,7 @@ class TrialSpec:
 
     Attributes:
         ledger: where the sweep lies, a folder or a URI; see `tuning.ledger.open_ledger`.
+        driver: mark of the driver, of a sweep at a URI; see `tuning.ledger.Ledger`.
         extractors: folder of the nets that give features, on storage that every node can reach;
             of a sweep at a URI the ledger has it.
         index: of the trial in the sweep.
@@ -50,6 +51,7 @@ class TrialSpec:
     """
 
     ledger: str
+    driver: str
     extractors: str
     index: int
     overrides: dict[str, Any]
@@ -81,13 +83,16 @@ def run_trial(spec: TrialSpec) -> Generator[dict[str, float]]:
     A trial that is closed before its end (its scheduler stopped it) is recorded as such, unless
     the whole sweep is being interrupted; then it is left to be resumed.
 
+    A trial of a sweep, kept elsewhere, that another driver has taken over ends without a word: it
+    goes on there, and this sweep's own driver says so.
+
     Raises:
         CheckpointError: if a checkpoint cannot be written.
-        TuningError: if another process runs this trial.
+        TuningError: if another process on this machine runs this trial.
     """
     torch.set_num_threads(spec.threads)
-    ledger = open_ledger(spec.ledger)
-    with ledger.writing(spec.index):
+    ledger = open_ledger(spec.ledger, driver=spec.driver)
+    with contextlib.suppress(ReplacedError), ledger.writing(spec.index):
         trial = _Trial(spec, ledger, in_background=True)
         with contextlib.closing(trial.log):
             yield from _run(trial)
@@ -105,8 +110,9 @@ def _run(trial: "_Trial") -> Generator[dict[str, float]]:
     except (ConfigError, DivergedError, ScoreError, ValueError) as error:
         # The same settings, seed and data fail again: a retry would only repeat it.
         trial.end("failed", cause=str(error))
-    except StorageError:
-        raise  # nothing can be kept; the run's end is told by the next attempt, or by the sweep
+    except (StorageError, ReplacedError):
+        # Nothing can be kept, or another goes on: the run's end is for that one to tell.
+        raise
     except Exception as error:
         trial.finish("FAILED", cause=f"{type(error).__name__}: {error}")
         raise
@@ -126,7 +132,7 @@ def end_trial(spec: TrialSpec, *, error: str | None) -> None:
     Raises:
         TuningError: if its process is not gone.
     """
-    ledger = open_ledger(spec.ledger)
+    ledger = open_ledger(spec.ledger, driver=spec.driver)
     with ledger.writing(spec.index):
         trial = _Trial(spec, ledger)
         trial.journal = _Journal.from_meta(ledger.newest_meta(spec.index))
@@ -157,7 +163,9 @@ class _Trial:
         if checkpoint is not None:
             run.set_state(checkpoint.tensors)
             self.journal = _Journal.from_meta(checkpoint.meta)
-            self._upload(checkpoint.path, step=checkpoint.step)  # it may have died before it could
+            # It may have died before it could.
+            self._upload(checkpoint.path, step=checkpoint.step)
+            self._upload_best_of_original(checkpoint.step)
             yield self.journal.history[-1]  # what the scheduler would otherwise never learn
         images_seen = self.journal.history[-1][IMAGES_SEEN] if self.journal.history else 0
         resumed_at = time.monotonic() - self.journal.elapsed_seconds
@@ -259,8 +267,16 @@ class _Trial:
             keep=self.cfg.evaluation.keep_checkpoints,
             also=[best_step],
         )
-        self._upload(path, step=step)
         self._save()
+        self._upload(path, step=step)
+
+    def _upload_best_of_original(self, newest: int) -> None:
+        """What waits to be uploaded is not kept in an original: the checkpoints are there."""
+        best = best_report(self.journal.history, self.objective)
+        if self.ledger.is_replica and best is not None and best["step"] != newest:
+            path = self.ledger.checkpoint_path(self.spec.index, step=int(best["step"]))
+            if path.is_dir():
+                self.log.artifact(path, BEST_CHECKPOINT)
 
     def _save(self) -> None:
         with self.log.held():  # a record must not be sent, and its file go, in between

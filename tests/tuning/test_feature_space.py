@@ -47,6 +47,7 @@ def extractors(monkeypatch):
 
 def spec_of(config, folder, store):
     return TrialSpec(
+        driver="",
         ledger=str(folder / "tiny"),
         extractors=str(folder / "nets"),
         index=0,

@@ -21,7 +21,7 @@ class Client:
         self.refusals: list[Exception] = []
         self.submitted: list[dict[str, Any]] = []
         self.statuses = ["RUNNING", "SUCCEEDED"]
-        self.connections: list[list[str | Exception]] = []
+        self.connections: list[list[str | BaseException]] = []
         self.logs = ""
 
     def submit_job(self, **request: Any) -> None:
@@ -48,7 +48,7 @@ class Client:
     async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
         for piece in self.connections.pop(0):
             await asyncio.sleep(0)
-            if isinstance(piece, Exception):
+            if isinstance(piece, BaseException):
                 raise piece
             yield piece
 
@@ -132,6 +132,12 @@ def test_an_answer_that_was_lost_is_no_second_job(server, client):
     assert client.submitted == []
 
 
+def test_a_connection_that_breaks_is_no_second_job_either(server, client):
+    client.refusals = [ConnectionError("broken"), RuntimeError("submission_id already exists")]
+    assert send(server).startswith("gan-quick-")
+    assert client.submitted == []
+
+
 def test_a_refusal_is_the_last_line_of_the_server_s_traceback(server, client):
     client.refusals = [
         RuntimeError(
@@ -158,10 +164,18 @@ def test_an_id_that_is_another_path_is_refused(job, server):
 
 
 def test_what_a_broken_connection_has_shown_is_not_shown_again(server, client):
-    client.statuses = ["RUNNING", "SUCCEEDED"]
+    client.statuses = ["RUNNING", "RUNNING", "SUCCEEDED"]
     client.connections = [["one\n", "tw", RuntimeError("closed")], ["one\ntwo\n"]]
     client.logs = "one\ntwo\nthree\n"
     assert "".join(server.follow("gan-quick-1")) == "one\ntwo\nthree\n"
+    assert client.connections == []
+
+
+def test_ctrl_c_while_it_waits_for_a_piece_is_ctrl_c(server, client):
+    client.statuses = ["RUNNING"]
+    client.connections = [["one\n", KeyboardInterrupt()]]
+    with pytest.raises(KeyboardInterrupt):
+        list(server.follow("gan-quick-1"))
 
 
 def test_stopping_waits_until_the_job_is_over(server, client):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,8 +26,8 @@ from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import a_result, scores, tiny_config, write_images
 from tuning import cluster, tune_parts
 from tuning import sweep as sweep_module
-from tuning.errors import TrackingError, TuningError
-from tuning.ledger import Ledger
+from tuning.errors import ReplacedError, TrackingError, TuningError
+from tuning.ledger import Ledger, open_ledger
 from tuning.results import best_trial
 from tuning.sweep import TrialNews, check_sweep, planned_trials, run_sweep
 
@@ -753,3 +753,67 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once(scheme, tmp_path, pl
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith(f"TuningError: the Ray cluster at {address} could not be reached: ")
     assert here.parent().status == "FAILED"
+
+
+# Kept elsewhere
+
+
+@dataclass
+class Elsewhere(Place):
+    """A sweep whose original its machines have no folder of."""
+
+    @property
+    def ledger(self) -> Ledger:
+        ledger = open_ledger(f"file://{self.folder}/original/tiny", role="driver")
+        ledger.refresh()
+        return ledger
+
+
+@pytest.fixture
+def elsewhere(place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    here = place(*LONG)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here.folder / "machine"))
+    return Elsewhere(here.folder, here.config)
+
+
+def test_a_sweep_kept_elsewhere_is_the_same_sweep(shared_cluster, elsewhere, whole):
+    elsewhere.run()
+    assert_complete(elsewhere, whole)
+    assert elsewhere.parent().status == "FINISHED"
+    began = [run.run_id for run in elsewhere.children()]
+    elsewhere.run()  # of which nothing is missing
+    assert [run.run_id for run in elsewhere.children()] == began
+    assert elsewhere.parent().status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_lost_trial_elsewhere_is_run_again(shared_cluster, elsewhere, whole):
+    elsewhere.run()
+    ledger = elsewhere.ledger
+    lost = ledger.result(1)
+    ledger.write_result(replace(lost, status="failed", cause="lost", is_final=False))
+    elsewhere.run()
+    assert_complete(elsewhere, whole)
+
+
+def test_who_comes_second_touches_nothing(shared_cluster, elsewhere, monkeypatch):
+    def taken(name: str) -> None:
+        raise TuningError(f"{name} is being run by another process")
+
+    monkeypatch.setattr(cluster, "lease", taken)
+    with pytest.raises(TuningError, match="is being run by another process"):
+        elsewhere.run()
+    assert stored_runs(elsewhere.folder / "mlflow.db", kind="sweep") == []
+    assert not (elsewhere.folder / "original").exists()
+
+
+@pytest.mark.slow
+def test_who_was_replaced_leaves_the_runs_to_the_other(shared_cluster, elsewhere):
+    def replaced(news: TrialNews) -> None:
+        if news.has_ended:
+            elsewhere.ledger.take_over()
+
+    with pytest.raises(ReplacedError, match="is being run by another process by now"):
+        elsewhere.run(replaced)
+    assert elsewhere.parent().status == "RUNNING"
+    assert "KILLED" not in {run.status for run in elsewhere.children()}

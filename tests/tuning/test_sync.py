@@ -7,11 +7,11 @@ import pytest
 
 from tests.tuning.stored_runs import stored_runs
 from tests.tuning.tiny_sweeps import a_result, tiny_config
-from tuning.errors import TuningError
-from tuning.ledger import Ledger
+from tuning.errors import ReplacedError, TuningError
+from tuning.ledger import Ledger, open_ledger
 from tuning.outbox import RunIdentity
 from tuning.run_log import RunLog
-from tuning.sync import sync
+from tuning.sync import deliver_trial, sync
 from tuning.tracking import open_sweep, prepare_store
 
 pytestmark = pytest.mark.mlflow
@@ -93,3 +93,52 @@ def test_while_mlflow_is_away_everything_stays_where_it_is(ledger, experiment, p
 def test_a_sweep_that_runs_is_left_alone(ledger, mlflow_store):
     with ledger.lock(), pytest.raises(TuningError, match="is being run by another process"):
         sync(Ledger(ledger.folder), mlflow_store)
+
+
+# Kept elsewhere
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """The same sweep, whose original no process has as a folder of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
+    ledger = open_ledger(f"file://{tmp_path}/original/tiny-1a2b3c4d", role="driver")
+    ledger.open(tiny_config("quarters.npz"))
+    ledger.take_over()
+    for index in (0, 1):
+        ledger.propose(index, {})
+        ledger.write_result(a_result(index, run_id=""))
+    return ledger
+
+
+def test_what_waits_elsewhere_goes_out_and_the_driver_keeps_its_results(
+    elsewhere, experiment, mlflow_store, tmp_path
+):
+    worker = open_ledger(elsewhere.location, driver=elsewhere.driver)
+    with worker.writing(0):
+        report(a_log(worker, experiment, "", DEAD), 1)
+        worker.save(0)
+    assert elsewhere.has_waiting(0)
+    assert deliver_trial(elsewhere, 0, mlflow_store) == (1, 0)
+    assert [result.trial for result in elsewhere.results()] == [0, 1]
+    (run,) = stored_runs(tmp_path / "mlflow.db", kind="trial")
+    assert elsewhere.result(0).run_id == run.run_id
+    assert not elsewhere.has_waiting(0)
+
+
+def test_sync_acts_for_the_driver_that_was_last(elsewhere, experiment, mlflow_store):
+    worker = open_ledger(elsewhere.location, driver=elsewhere.driver)
+    with worker.writing(0):
+        report(a_log(worker, experiment, "", DEAD), 1)
+        worker.save(0)
+    synced = sync(open_ledger(elsewhere.location, role="driver"), mlflow_store)
+    assert [synced.n_sent, synced.n_waiting, synced.n_closed] == [1, 0, 0]
+
+
+def test_of_two_attempts_at_a_trial_the_earlier_keeps_nothing_more(elsewhere):
+    first = open_ledger(elsewhere.location, driver=elsewhere.driver)
+    second = open_ledger(elsewhere.location, driver=elsewhere.driver)
+    with first.writing(0):
+        second._write("trials/0000/attempt", "another")
+        with pytest.raises(ReplacedError, match="trial 0 of tiny-1a2b3c4d is being run by anoth"):
+            first.save(0)
