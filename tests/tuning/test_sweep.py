@@ -776,6 +776,7 @@ def elsewhere(place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch) -> E
     return Elsewhere(here.folder, here.config)
 
 
+@pytest.mark.slow
 def test_a_sweep_kept_elsewhere_is_the_same_sweep(shared_cluster, elsewhere, whole):
     elsewhere.run()
     assert_complete(elsewhere, whole)

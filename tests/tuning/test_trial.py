@@ -672,6 +672,7 @@ def test_it_goes_on_on_another_machine_bit_for_bit(whole, elsewhere, tmp_path, m
     assert elsewhere.stored().steps[D_LOSS] == STEPS
 
 
+@pytest.mark.slow
 def test_what_could_not_be_logged_there_is_logged_from_another(
     whole, elsewhere, dead, tmp_path, monkeypatch
 ):
