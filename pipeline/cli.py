@@ -606,7 +606,6 @@ def _startable(config: "PipelineConfig", *stages: str | None) -> "PipelineConfig
         from pipeline.starts import pin
 
         config = pin(config, accept=require_images)
-    require_images(config)
     require_extensions(config)
     return config
 

@@ -53,6 +53,7 @@ def pin(
             raise ConfigError(
                 [f"start: {config.base.task} starts from nothing here, got {config.base.start}"]
             )
+        accept(config)
         return config
     reference = config.base.start
     if reference is None and wanted == "generator" and promoted is not None:

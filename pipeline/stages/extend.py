@@ -37,9 +37,7 @@ def pinned(parent: PipelineConfig, name: str, promoted: Path) -> PipelineConfig:
     artifact = promoted / ARTIFACT
     config = config_within(parent, name)
     own = artifact if artifact.is_dir() else None
-    config = pin(config, promoted=own, accept=require_images)
-    require_images(config)
-    return config
+    return pin(config, promoted=own, accept=require_images)
 
 
 def stage(line: Line) -> Callable[[Work], None]:
