@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 import sqlalchemy
 import yaml
 from mlflow import MlflowClient
+from pyarrow.fs import FileSelector, S3FileSystem
 
 from tests.cluster.services import BUCKET, S3_KEYS, Installation
 from tests.pipeline.tiny_run import SETTINGS, write_images
@@ -122,15 +122,14 @@ def test_a_run_goes_to_the_cluster_and_its_champion_comes_back(
 
 def bucket(installed: Installation) -> list[str]:
     """Every key in it."""
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{installed.storage.port}",
-        region_name="us-east-1",
-        aws_access_key_id=S3_KEYS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=S3_KEYS["AWS_SECRET_ACCESS_KEY"],
+    s3 = S3FileSystem(
+        endpoint_override=f"http://127.0.0.1:{installed.storage.port}",
+        region="us-east-1",
+        access_key=S3_KEYS["AWS_ACCESS_KEY_ID"],
+        secret_key=S3_KEYS["AWS_SECRET_ACCESS_KEY"],
     )
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+    found = s3.get_file_info(FileSelector(BUCKET, recursive=True))
+    return [item.path.removeprefix(f"{BUCKET}/") for item in found if item.is_file]
 
 
 def test_a_job_that_is_stopped_leaves_no_run_running_and_goes_on_when_sent_again(
