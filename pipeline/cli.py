@@ -147,12 +147,12 @@ def sweep(
         _run_stages(source or "quick", assignments, last="sweep", as_json=as_json)
         return
     from pipeline.main_line import find_sweep
+    from pipeline.starts import resumed
 
     if source or assignments:
         given = source or "--set"
         raise _usage(f"a sweep that is resumed has its settings: leave out {given}")
-    config = find_sweep(resume).config()
-    _run_config(config, last="sweep", resume=resume, as_json=as_json)
+    _run_config(resumed(find_sweep(resume)), last="sweep", resume=resume, as_json=as_json)
 
 
 def _stage_command(name: str, text: str) -> None:

@@ -19,6 +19,7 @@ from gan.tasks import load, require_origin, task_of
 from pipeline.artifacts import MANIFEST, verify
 from pipeline.errors import ArtifactError, ArtifactNotFound
 from pipeline.registry import fetch
+from tuning.ledger import START, Ledger
 from tuning.space import variants
 from tuning.tracking import tracking_uri
 
@@ -74,6 +75,22 @@ def pin(
 
 def _starting_from(config: PipelineConfig, base: RunConfig, folder: Path) -> PipelineConfig:
     return dataclasses.replace(config, base=dataclasses.replace(base, start=str(folder)))
+
+
+def resumed(ledger: Ledger) -> PipelineConfig:
+    """The configuration of a sweep that is to go on, here or where nothing else of it is.
+
+    Raises:
+        TuningError: there is no sweep.
+        StorageError: its storage does not answer.
+    """
+    config = ledger.config()
+    start = config.base.start
+    if start is None or Path(start).is_dir():
+        return config
+    here = STARTS / Path(start).name  # the working folder may have been moved
+    folder = here.absolute() if here.is_dir() else ledger.provided(START, Path(start))
+    return _starting_from(config, config.base, folder)
 
 
 def adopted(config: PipelineConfig, origin: RunConfig) -> RunConfig:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
-from typing import IO, Any, Literal
+from typing import IO, Any, Final, Literal
 from uuid import uuid4
 
 from gan.checkpoint import META, TENSORS, checkpoint_path, list_checkpoints
@@ -41,8 +41,10 @@ from gan.objectives import OBJECTIVES, Objective
 from tuning.errors import ReplacedError, TuningError
 from tuning.replica import Replica
 
-EXTRACTORS = "extractors"
-"""Name of the folder in a sweep in which nets that give features are sent along."""
+SentAlong = Literal["extractors", "start"]
+"""Folders that go along with a sweep: nets that give features, and what its trials start from."""
+EXTRACTORS: Final = "extractors"
+START: Final = "start"
 
 MARKS = ("interrupted", "expired", "begun")
 """Names of files that are there while the present run of a sweep is in some state."""
@@ -401,23 +403,30 @@ class Ledger:
             self._original.pull(path.relative_to(self.folder).as_posix())
         return path
 
-    def provide_extractors(self, folder: Path) -> None:
-        """Send the nets that give features along with a sweep whose machines share no disk."""
-        if self._original is not None and folder.is_dir():
-            shutil.copytree(folder, self.folder / EXTRACTORS, dirs_exist_ok=True)
-            self._original.push(EXTRACTORS)
-
-    def extractors(self, shared: Path) -> Path:
-        """Where a worker finds those nets.
+    def provide(self, name: SentAlong, folder: Path) -> None:
+        """Send a folder along with a sweep whose machines share no disk.
 
         Args:
-            shared: their folder, where machines share one.
+            name: what it holds.
+            folder: where it lies; of one that is not there, nothing is sent.
+        """
+        if self._original is not None and folder.is_dir():
+            shutil.copytree(folder, self.folder / name, dirs_exist_ok=True)
+            self._original.push(name)
+
+    def provided(self, name: SentAlong, shared: Path) -> Path:
+        """Where a folder that was sent along is found.
+
+        Args:
+            name: what it holds.
+            shared: the folder, where machines share one.
         """
         if self._original is None:
             return shared
-        folder = self.folder / EXTRACTORS
-        # Each file is there whole or not at all, and never changes: its name has its digest.
-        self._original.pull(EXTRACTORS, wanted=lambda name: not (self.folder / name).exists())
+        folder = self.folder / name
+        # Each file is there whole or not at all, and never changes: an extractor's name has its
+        # digest, and the sweep's own that of what its trials start from.
+        self._original.pull(name, wanted=lambda file: not (self.folder / file).exists())
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -513,6 +522,8 @@ def identity(config: PipelineConfig) -> dict[str, Any]:
     """
     tree = to_dict(config)
     base, sweep = tree["base"], tree["sweep"]
+    if base["start"] is not None:  # a folder whose name has the digest of what lies in it
+        base["start"] = PurePosixPath(base["start"]).name
     for group, name in (
         (sweep, "time_budget_seconds"),
         (sweep, "max_retries"),

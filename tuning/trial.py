@@ -20,10 +20,19 @@ from gan.objectives import OBJECTIVES
 from gan.run import Report, TrainingRun, is_scored_at
 from gan.sampling import save_png, tile
 from gan.saved_generator import Saved
-from gan.tasks import run_facts, start_run, task_of
+from gan.tasks import load, run_facts, start_run, task_of
 from gan.validation import Validation, load_data
 from tuning.errors import ReplacedError, StorageError, TuningError
-from tuning.ledger import Ledger, StopCause, TrialResult, TrialStatus, best_report, open_ledger
+from tuning.ledger import (
+    EXTRACTORS,
+    START,
+    Ledger,
+    StopCause,
+    TrialResult,
+    TrialStatus,
+    best_report,
+    open_ledger,
+)
 from tuning.outbox import RunIdentity, RunStatus
 from tuning.run_log import RunLog
 from tuning.tracking import BEST_CHECKPOINT, CAUSE_TAG, DATA_TAG, STOPPED_EARLY_TAG
@@ -158,7 +167,7 @@ class _Trial:
         images, _ = load_data(self.cfg.data)
         if images.digest != self.spec.tags.get(DATA_TAG, images.digest):
             raise TuningError(f"{self.cfg.data.dataset} is not the file the sweep began with")
-        run = start_run(self.cfg, images, device=self.spec.device)
+        run = start_run(self.cfg, images, device=self.spec.device, origin=self._origin())
         checkpoint = load_newest(self.checkpoints)
         if checkpoint is not None:
             run.set_state(checkpoint.tensors)
@@ -193,6 +202,12 @@ class _Trial:
             yield report
             self.resumable = None
             asked_at = time.monotonic()
+
+    def _origin(self) -> Saved | None:
+        """What the run starts from, wherever that lies on this machine."""
+        if self.cfg.start is None:
+            return None
+        return load(self.ledger.provided(START, Path(self.cfg.start)))
 
     def end_early(self, cause: StopCause) -> None:
         """Record that the trial was stopped, or leave it to be resumed if the user did that."""
@@ -246,7 +261,7 @@ class _Trial:
         validation = Validation(
             config=self.cfg,
             metric=self.objective.metric,
-            extractors=self.ledger.extractors(Path(self.spec.extractors)),
+            extractors=self.ledger.provided(EXTRACTORS, Path(self.spec.extractors)),
             device=self.spec.device,
         )
         scored = task_of(self.cfg).score(saved, validation)

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from gan.config import PromoteConfig, load_config
+from gan.config import PromoteConfig, digest, load_config
 from gan.errors import ConfigError
 from gan.files import sha256
 from gan.tasks import TASKS
 from pipeline.artifacts import MANIFEST, verify
 from pipeline.extensions import require_images
-from pipeline.starts import data_of_start, pin
+from pipeline.starts import data_of_start, pin, resumed
 from tests.pipeline.tiny_artifacts import write_tiny
+from tuning.ledger import START, Ledger, identity, open_ledger
 
 
 @pytest.fixture
@@ -51,6 +53,26 @@ def test_a_folder_is_laid_down_by_its_digest_and_its_settings_are_taken_over(con
 def test_what_is_pinned_stays_pinned(config):
     pinned = pin(starting_from(config, "generator"))
     assert pin(pinned) == pinned
+
+
+def test_a_sweep_goes_on_from_the_same_model_in_another_folder(config, tmp_path, monkeypatch):
+    """With the working folder moved, and with nothing but what the storage has of the sweep."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pinned = pin(starting_from(config, "generator"))
+    moved, stored = Ledger(tmp_path / "sweep"), open_ledger(f"file://{tmp_path}/original/sweep")
+    for ledger in (moved, stored):
+        ledger.open(pinned)
+        ledger.provide(START, Path(pinned.base.start))
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    for name, ledger in ("moved", moved), ("empty", stored):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if name == "moved":
+            shutil.copytree(tmp_path / "elsewhere", "runs")
+        again = pin(resumed(ledger))
+        assert Path(again.base.start).parent == tmp_path / name / "runs" / ".starts"
+        assert verify(Path(again.base.start)) == verify(tmp_path / "generator")
+        assert digest(identity(again)) == digest(identity(pinned))
 
 
 def test_the_generator_of_the_same_run_counts_where_none_is_named(config, tmp_path):

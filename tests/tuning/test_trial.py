@@ -24,12 +24,12 @@ from gan.errors import CheckpointError, DatasetError
 from gan.evaluation.parzen import ParzenScore, parzen_score
 from gan.metric_names import D_LOSS, IMAGES_PER_SECOND, PARZEN_LL_VALID
 from gan.run import Run
-from gan.tasks import from_state
+from gan.tasks import from_state, save
 from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import tiny_config, write_images
 from tuning import trial as trial_module
 from tuning.errors import TuningError
-from tuning.ledger import Ledger, open_ledger, trial_run
+from tuning.ledger import START, Ledger, open_ledger, trial_run
 from tuning.run_log import RunLog, deliver
 from tuning.tracking import prepare_store
 from tuning.trial import TrialSpec, end_trial, run_trial
@@ -682,6 +682,32 @@ def test_what_could_not_be_logged_there_is_logged_from_another(
     elsewhere.uri = alive
     assert elsewhere.run() == STEPS[3:]
     assert elsewhere.stored().steps == whole.stored().steps
+
+
+def test_what_it_starts_from_comes_along(new_sweep, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
+    start = tmp_path / "starts" / "of-this-digest"
+    start.mkdir(parents=True)
+    newest = load_checkpoint(whole.ledger.trial_folder(0) / "checkpoints" / "step_00000040")
+    generator = from_state(newest.tensors, whole.config.base, image_shape=(1, 8, 8))
+    save(start, generator)
+    sweep = new_sweep(
+        'base.inference={"hidden": [8]}',
+        f"base.start={start}",
+        "sweep.objective=reconstruction_error_valid",
+        "sweep.space={}",
+    )
+    sweep.location = f"file://{tmp_path}/original/tiny"
+    sweep.ledger = open_ledger(sweep.location, role="driver")
+    sweep.ledger.take_over()
+    sweep.ledger.provide(START, start)
+    start.rename(tmp_path / "not-on-the-other-machine")
+    assert sweep.run(overrides={}) == STEPS
+    path = sweep.ledger.checkpoint_path(0, step=40)
+    net = from_state(load_checkpoint(path).tensors, sweep.config.base, image_shape=(1, 8, 8))
+    kept = {name[2:]: t for name, t in net.tensors().items() if name.startswith("G.")}
+    assert kept
+    assert all(torch.equal(t, generator.tensors()[name]) for name, t in kept.items())
 
 
 def test_a_worker_of_a_driver_that_was_replaced_keeps_nothing_more(elsewhere, tmp_path):
