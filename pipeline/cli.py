@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import job_commands
+from pipeline.options import Assignments, Json, Source
 
 if TYPE_CHECKING:
     from gan.config import PipelineConfig
@@ -47,21 +48,10 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-Source = Annotated[
-    str,
-    typer.Argument(help="Name of a preset (quick, mnist, or an extension's), or a YAML file."),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Change one setting; may be given several times."
-    ),
-]
 First = Annotated[
     str | None, typer.Option("--from", metavar="STAGE", help="Run again from this stage on.")
 ]
 Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="End with this stage.")]
-Json = Annotated[bool, typer.Option("--json", help="End stdout with one line of JSON.")]
 Split = Annotated[
     str, typer.Option(help="valid, or test: never choose anything by a score on test.")
 ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.options import Assignments, Json, Source
+
 if TYPE_CHECKING:
     from tuning.jobs import Job, JobServer
 
@@ -26,21 +28,13 @@ Address = Annotated[
     ),
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Of a job, as `gan jobs` lists them.")]
-Json = Annotated[bool, typer.Option("--json", help="End stdout with one line of JSON.")]
 
 
 @app.command()
 def submit(
-    source: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="Name of a preset, or a YAML file.")
-    ] = "quick",
+    source: Source = "quick",
     address: Address = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="PATH=VALUE", help="Change one setting; may be given several times."
-        ),
-    ] = None,
+    assignments: Assignments = None,
     wait: Annotated[
         bool, typer.Option(help="Show what the job prints, and end as it does.")
     ] = True,

@@ -47,7 +47,7 @@ def train_one(config: PipelineConfig, display: Display) -> dict[str, Any]:
         prepare_extractor(config, extractors_folder(WORKSPACES / config.name))
         if ledger.result(0) is None:
             _train(config, ledger, display, data_digest=images.digest)
-        _, n_waiting = deliver_trial(ledger, 0, tracking_uri())
+        n_waiting = deliver_trial(ledger, 0, tracking_uri()).n_waiting
         if n_waiting:
             logger.warning("%d records wait for MLflow: `gan sync` sends them", n_waiting)
     result = ledger.result(0)

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -164,18 +165,38 @@ class RunLog:
             self._run = None
 
 
-def deliver(uri: str, outbox: Path) -> int:
-    """Send what waits in the outbox of a trial that is over; returns how many records still wait.
+@dataclass(frozen=True)
+class Delivery:
+    """What came of sending what waited in an outbox.
+
+    Attributes:
+        n_sent: records that are in MLflow now.
+        n_waiting: records that wait on, since MLflow does not answer.
+        run_id: of the run, if MLflow answered.
+    """
+
+    n_sent: int
+    n_waiting: int
+    run_id: str | None
+
+
+NOTHING = Delivery(n_sent=0, n_waiting=0, run_id=None)
+"""Of an outbox in which nothing waited."""
+
+
+def deliver(uri: str, outbox: Path) -> Delivery:
+    """Send what waits in the outbox of a trial that is over.
 
     Raises:
         TrackingError: the store refuses a record.
     """
     run = waiting_run(outbox)
     if run is None:
-        return 0
+        return NOTHING
     log = RunLog(uri, run, outbox)
+    n_before = log.pending()
     log.flush()
-    return log.pending()
+    return Delivery(n_before - log.pending(), log.pending(), log.run_id)
 
 
 def _check_metrics(step: int, metrics: Mapping[str, float]) -> None:

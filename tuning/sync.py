@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.ledger import Ledger, open_ledger
-from tuning.outbox import waiting_run
-from tuning.run_log import RunLog
+from tuning.run_log import NOTHING, Delivery, deliver
 from tuning.tracking import close_sweep_runs
 
 logger = logging.getLogger(__name__)
@@ -47,42 +46,33 @@ def sync(ledger: Ledger, uri: str) -> Synced:
             if ledger.is_replica and ledger.result(index) is None:
                 continue
             try:
-                sent, waiting = deliver_trial(ledger, index, uri)
+                delivery = deliver_trial(ledger, index, uri)
             except StoreUnavailableError:
                 raise
             except TrackingError as error:  # and so it will be the next time
                 logger.warning("%s, trial %d: %s", ledger.name, index, error)
-                sent, waiting = 0, 1
-            n_sent, n_waiting = n_sent + sent, n_waiting + waiting
+                delivery = Delivery(n_sent=0, n_waiting=1, run_id=None)
+            n_sent, n_waiting = n_sent + delivery.n_sent, n_waiting + delivery.n_waiting
         if not ledger.is_replica and not n_waiting:
             n_closed = close_sweep_runs(uri, ledger.key(), cause="its process was lost")
     return Synced(ledger.name, n_sent, n_waiting, n_closed)
 
 
-def deliver_trial(ledger: Ledger, index: int, uri: str) -> tuple[int, int]:
+def deliver_trial(ledger: Ledger, index: int, uri: str) -> Delivery:
     """Send what waits of a trial that is over, whose run may have had no id before.
-
-    Returns:
-        Records sent, and records that wait on.
 
     Raises:
         TrackingError: if MLflow refuses a record.
         TuningError: if the trial is not over.
     """
     if not ledger.has_waiting(index):
-        return 0, 0
+        return NOTHING
     worker = open_ledger(ledger.location, driver=ledger.driver)
     with worker.writing(index):
-        outbox = worker.outbox(index)
-        run = waiting_run(outbox)
-        if run is None:  # its own process has sent it in the meantime
-            return 0, 0
-        log = RunLog(uri, run, outbox)
-        n_before = log.pending()
-        log.flush()
+        delivery = deliver(uri, worker.outbox(index))
         worker.save(index)
         result = worker.result(index)
-        if result is not None and log.run_id is not None:
-            worker.write_result(replace(result, run_id=log.run_id))
+        if result is not None and delivery.run_id is not None:
+            worker.write_result(replace(result, run_id=delivery.run_id))
             ledger.reread(index)
-        return n_before - log.pending(), log.pending()
+    return delivery

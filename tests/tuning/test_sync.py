@@ -119,7 +119,8 @@ def test_what_waits_elsewhere_goes_out_and_the_driver_keeps_its_results(
         report(a_log(worker, experiment, "", DEAD), 1)
         worker.save(0)
     assert elsewhere.has_waiting(0)
-    assert deliver_trial(elsewhere, 0, mlflow_store) == (1, 0)
+    delivery = deliver_trial(elsewhere, 0, mlflow_store)
+    assert (delivery.n_sent, delivery.n_waiting) == (1, 0)
     assert [result.trial for result in elsewhere.results()] == [0, 1]
     (run,) = stored_runs(tmp_path / "mlflow.db", kind="trial")
     assert elsewhere.result(0).run_id == run.run_id

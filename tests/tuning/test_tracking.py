@@ -769,17 +769,17 @@ def test_a_run_that_could_not_be_closed_is_closed_by_the_driver(
     log.finish("FINISHED", tags={STOPPED_EARLY_TAG: "asha"})
     finished_ms = time.time() * 1000
     assert log.pending() == 2
-    assert deliver(mlflow_store, tmp_path / "outbox") == 2
+    assert deliver(mlflow_store, tmp_path / "outbox").n_waiting == 2
     outage.end()
 
     assert status_of(mlflow_store, log.run_id) == "RUNNING"
     time.sleep(0.02)
-    assert deliver(mlflow_store, tmp_path / "outbox") == 0
+    assert deliver(mlflow_store, tmp_path / "outbox").n_waiting == 0
     assert end_ms(mlflow_store, log.run_id) <= finished_ms
     assert status_of(mlflow_store, log.run_id) == "FINISHED"
     assert tags_of(mlflow_store, log.run_id)[STOPPED_EARLY_TAG] == "asha"
     assert history(mlflow_store, log.run_id) == expected_history(1, 2)
-    assert deliver(mlflow_store, tmp_path / "outbox") == 0
+    assert deliver(mlflow_store, tmp_path / "outbox").n_waiting == 0
 
 
 def test_a_retry_after_a_failure_that_was_not_sent_ends_well(mlflow_store, new_log, outage):
@@ -998,7 +998,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(
         close_run(server.uri, parent, "FINISHED", tags={})
 
     server.start()
-    assert deliver(server.uri, tmp_path / "outbox") == 0
+    assert deliver(server.uri, tmp_path / "outbox").n_waiting == 0
     close_run(server.uri, parent, "FINISHED", tags={})
     assert history(mlflow_store, log.run_id) == expected_history(1, 2)
     assert status_of(mlflow_store, log.run_id) == "FAILED"

@@ -759,7 +759,7 @@ def test_a_dead_store_does_not_stop_training_and_gets_everything_later(whole, sw
     assert caplog.text.count("the run goes on, its log waits") == 1
     assert stored_runs(sweep.folder / "mlflow.db", kind="trial") == []
 
-    assert deliver(alive, sweep.ledger.trial_folder(0) / "outbox") == 0
+    assert deliver(alive, sweep.ledger.trial_folder(0) / "outbox").n_waiting == 0
     run = sweep.stored()
     assert run.status == "FINISHED"
     assert run.steps == whole.stored().steps
