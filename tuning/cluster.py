@@ -51,6 +51,8 @@ _ENVIRONMENT = {
     # Snapshots of the tuner are never read: the ledger is what a sweep resumes from.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # What raylets say of dead workers would go to stdout; a trial's end says it in a line.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     # A data set may be named by a relative path.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -117,12 +117,15 @@ class Cluster:
         """Start the sweep, or go on with it, by the same command."""
         environment = self.machine() | self.head.environment()
         environment["RAY_ADDRESS"] = f"127.0.0.1:{self.head.service.port}"
-        with (self.folder / "driver.log").open("ab") as log:
+        with (
+            (self.folder / "driver.log").open("ab") as log,
+            (self.folder / "driver.out").open("ab") as out,
+        ):
             self.driver = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.cli", "sweep", "tiny.yaml", *arguments],
                 cwd=self.folder,
                 env=os.environ | environment,
-                stdout=log,
+                stdout=out,
                 stderr=log,
                 start_new_session=True,
             )
@@ -377,6 +380,8 @@ def test_thirty_faults_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
         steps = [step for step, _ in broken.histories[trial]["images_seen"]]
         assert steps == list(range(REPORT_EVERY, N_STEPS + 1, REPORT_EVERY))
     require_whole_checkpoints(cluster, tmp_path / "kept")
+    # Where JSON would be: nothing of what Ray has to say of its dead.
+    assert (tmp_path / "driver.out").read_text() == ""
 
 
 def test_a_lost_head_costs_nothing_that_was_kept(cluster: Cluster, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,29 @@ def test_a_job_that_is_stopped_leaves_no_run_running_and_goes_on_when_sent_again
             steps = [m.step for m in client.get_metric_history(run, "images_seen")]
             assert steps == sorted(set(steps))
             assert steps[-1] == 4000
+
+
+def test_of_two_that_send_the_same_sweep_at_once_one_wins_and_nothing_is_lost(
+    person: Person,
+) -> None:
+    settings = ("--set", "name=twice", "--set", "train.n_steps=4000")
+    settings += ("--set", "evaluation.score_every=500")
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        jobs = list(pool.map(lambda _: person.submit(*settings), range(2)))
+        logs = list(pool.map(lambda job: person.gan("logs", job, "--follow").stdout, jobs))
+    listed = {job["job"]: job for job in json.loads(person.gan("jobs", "--json").stdout)}
+    ends = {listed[job]["exit_status"]: log for job, log in zip(jobs, logs, strict=True)}
+    assert sorted(ends) == [0, 1]
+    assert "is being run by another process on this cluster" in ends[1]
+    assert "Traceback" not in ends[1]
+    found = runs("twice")
+    assert [run[:2] for run in found] == [("sweep", "FINISHED"), *[("trial", "FINISHED")] * 2]
+    for _, _, run in found[1:]:
+        history = MlflowClient().get_metric_history(run, "images_seen")
+        assert [m.step for m in history] == list(range(10, 4001, 10))
+    # The other sends it again and has what the winner made.
+    person.gan("submit", "tiny.yaml", *settings)
+    assert runs("twice") == found
 
 
 def test_ray_s_own_command_submits_as_well(person: Person) -> None:
