@@ -81,11 +81,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name in (TENSORS, META):
             if sha256(path / name) != digests[name]:
                 raise CheckpointError(f"checkpoint {path} is damaged: {name} has another SHA-256")
-        meta = json.loads((path / META).read_text())
+        meta = dict(json.loads((path / META).read_text()))
+        step = int(meta.pop("step"))
         tensors = safetensors.torch.load_file(path / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
-    return Checkpoint(path=path, step=meta.pop("step"), tensors=tensors, meta=meta)
+    return Checkpoint(path=path, step=step, tensors=tensors, meta=meta)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

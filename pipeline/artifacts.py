@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 WEIGHTS_SUFFIX, CONFIG = ".safetensors", "config.json"
 """As in gan.tasks, which takes a second to import."""
 ONNX_SUFFIX = ".onnx"
+KINDS = (WEIGHTS_SUFFIX, ONNX_SUFFIX, ".json", ".md", ".png")
+"""Ends of the names that files of an artifact may have: none of these is ever executed."""
 SAMPLES, CARD, MANIFEST = "samples.png", "README.md", "manifest.json"
 N_SAMPLES, SAMPLES_SEED = 100, 0
 
@@ -266,6 +268,12 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(
             f"artifact {folder}: {MANIFEST} must name {CONFIG} and one file of weights"
         )
+    for name in manifest.files:
+        if not name.endswith(KINDS):
+            raise ArtifactError(
+                f"artifact {folder}: {name} is refused: an artifact has files of the kinds "
+                f"{', '.join(KINDS)} alone"
+            )
     return manifest
 
 

@@ -1,6 +1,7 @@
 """Checkpoints and what damages them.  Kind: algorithm."""
 
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from gan.checkpoint import (
 )
 from gan.errors import CheckpointError
 from tests.full_disk import room_for
+from tests.gan.bombs import pickled_weights
 
 
 def tensors(step):
@@ -187,6 +189,34 @@ def test_a_scratch_folder_is_no_checkpoint(tmp_path):
     save(tmp_path, 1)
     (tmp_path / ".step_00000002.0a1b2c3d").mkdir()
     assert load_newest(tmp_path).step == 1
+
+
+# Content that nobody here would have written
+
+
+def rewrite(path, name, content):
+    """Replace a file of a checkpoint, with its digest."""
+    (path / name).write_bytes(content)
+    digests = json.loads((path / MANIFEST).read_text())
+    digests[name] = hashlib.sha256(content).hexdigest()
+    (path / MANIFEST).write_text(json.dumps(digests))
+
+
+def test_pickled_tensors_are_refused_and_not_opened_though_their_digest_is_right(tmp_path):
+    (path,) = save(tmp_path / "checkpoints", 1)
+    rewrite(path, TENSORS, pickled_weights(tmp_path / "trace"))
+    with pytest.raises(CheckpointError, match="step_00000001 is damaged: "):
+        load_checkpoint(path)
+    assert load_newest(tmp_path / "checkpoints") is None
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "7", "null", "{}", '{"step": "x"}', '{"step": []}'])
+def test_facts_of_another_form_are_damage_though_their_digest_is_right(tmp_path, content):
+    (path,) = save(tmp_path, 1)
+    rewrite(path, META, content.encode())
+    with pytest.raises(CheckpointError, match="step_00000001 is damaged: "):
+        load_checkpoint(path)
 
 
 # A full disk

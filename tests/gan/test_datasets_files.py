@@ -14,6 +14,7 @@ from PIL import Image
 
 from gan.datasets.files import read_images, read_samples
 from gan.errors import DatasetError
+from tests.gan.bombs import Bomb
 
 N, HEIGHT, WIDTH = 4, 6, 5
 
@@ -218,20 +219,10 @@ def test_altered_pixels_of_an_npz_are_noticed(tmp_path, grey):
         read_images(path)
 
 
-class Bomb:
-    """Leaves a trace where it is unpickled."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return open, (self.trace, "w")
-
-
 @pytest.mark.parametrize("name", ["set.npz", "set.npy"])
 def test_nothing_is_unpickled(tmp_path, name):
     trace = tmp_path / "trace"
-    pickled = np.array([Bomb(str(trace))], dtype=object)
+    pickled = np.array([Bomb(trace)], dtype=object)
     if name == "set.npz":
         np.savez(tmp_path / name, images=pickled)
     else:

@@ -26,6 +26,7 @@ from pipeline import artifacts
 from pipeline.artifacts import load_artifact, verify, write_artifact
 from pipeline.errors import ArtifactError, ArtifactNotFound
 from pipeline.products.generator import numpy_draw
+from tests.gan.bombs import pickled_weights
 from tests.pipeline.tiny_artifacts import LINEAGE, SCORES, SHAPE, tiny_generator, write_tiny
 
 FILES = ("README.md", "config.json", "generator.onnx", "generator.safetensors", "samples.png")
@@ -164,6 +165,26 @@ def test_missing_file_is_found(folder, name):
 def test_file_that_the_manifest_does_not_name_is_found(folder):
     (folder / "weights.pkl").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"holds weights\.pkl, which its manifest does not"):
+        verify(folder)
+
+
+def test_pickled_weights_are_refused_and_not_opened_though_their_digest_is_right(folder, tmp_path):
+    content = pickled_weights(tmp_path / "trace")
+    (folder / "generator.safetensors").write_bytes(content)
+    files = dict(verify_without("generator.safetensors", folder))
+    digest = hashlib.sha256(content).hexdigest()
+    edit_manifest(folder, files=files | {"generator.safetensors": digest})
+    with pytest.raises(ArtifactError, match="artifact"):
+        load_artifact(folder)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "weights.pt", "loader.py", "safetensors"])
+def test_a_file_that_could_hold_code_is_refused_though_the_manifest_names_it(folder, name):
+    (folder / name).write_bytes(b"")
+    files = dict(verify_without("", folder))
+    edit_manifest(folder, files=files | {name: hashlib.sha256(b"").hexdigest()})
+    with pytest.raises(ArtifactError, match=rf"{name} is refused: an artifact has files of the"):
         verify(folder)
 
 
