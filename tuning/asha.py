@@ -92,4 +92,4 @@ def _key(trial: Trial) -> _Key:
 
 def _n_steps(trial: Trial) -> int:
     """Steps of a trial as its own settings have them: a sweep may vary them."""
-    return int(trial.config["spec"]["run"]["train"]["n_steps"])
+    return int(trial.config["n_steps"])

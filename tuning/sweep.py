@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import json
 import logging
 import os
 import re
@@ -301,10 +302,7 @@ class _Sweep:
         search = LedgerSearch(
             self.ledger,
             build_proposer(cfg, self.space),
-            lambda index, overrides: {
-                "index": index,
-                "spec": self._worker_spec(index, overrides),
-            },
+            self._tuner_config,
             objective=self.objective,
         )
         if not search.n_todo:
@@ -427,6 +425,18 @@ class _Sweep:
         for index in self.ledger.proposals():
             asha.replay(index, self.ledger.history(index))
         return asha
+
+    def _tuner_config(self, index: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """What the tuner keeps of a trial: what its scheduler reads, and what goes to the worker.
+
+        That as text: of every number in a tree the tuner keeps statistics as of a metric.
+        """
+        spec = self._worker_spec(index, overrides)
+        return {
+            "index": index,
+            "n_steps": spec["run"]["train"]["n_steps"],
+            "spec": json.dumps(spec),
+        }
 
     def _worker_spec(self, index: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
         run = trial_run(self.config, index, overrides)

@@ -1,6 +1,7 @@
 """The one function that Ray calls."""
 
 import contextlib
+import json
 import platform
 import sys
 import threading
@@ -19,13 +20,14 @@ def trainable(config: dict[str, Any]) -> None:
     """Run one trial in a Ray worker, handing every report to the tuner.
 
     Args:
-        config: `index` of the trial, by which the scheduler knows it, and `spec`, the fields of a
-            `TrialSpec` but for `device`: the GPU is the one that Ray gave this worker, if any.
+        config: `index` and `n_steps` of the trial, which the scheduler reads, and `spec`, as JSON
+            the fields of a `TrialSpec` but for `device`: the GPU is the one that Ray gave this
+            worker, if any.
 
     Raises:
         TuningError: if this machine does not see the sweep's folder.
     """
-    fields = config["spec"]
+    fields = json.loads(config["spec"])
     if "://" not in fields["ledger"] and not Path(fields["ledger"]).is_dir():
         raise TuningError(
             f"{fields['ledger']} must lie on storage that every machine of the cluster reaches, "

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -125,16 +126,39 @@ def test_a_run_goes_to_the_cluster_and_its_champion_comes_back(
     assert "whole" in other.gan("logs", told["job"]).stdout
 
 
-def bucket(installed: Installation) -> list[str]:
-    """Every key in it."""
-    s3 = S3FileSystem(
+def object_store(installed: Installation) -> S3FileSystem:
+    """The object storage, as its operator sees it."""
+    return S3FileSystem(
         endpoint_override=f"http://127.0.0.1:{installed.storage.port}",
         region="us-east-1",
         access_key=S3_KEYS["AWS_ACCESS_KEY_ID"],
         secret_key=S3_KEYS["AWS_SECRET_ACCESS_KEY"],
     )
-    found = s3.get_file_info(FileSelector(BUCKET, recursive=True))
+
+
+def bucket(installed: Installation) -> list[str]:
+    """Every key in it."""
+    found = object_store(installed).get_file_info(FileSelector(BUCKET, recursive=True))
     return [item.path.removeprefix(f"{BUCKET}/") for item in found if item.is_file]
+
+
+def everything_kept(installed: Installation) -> bytes:
+    """Whatever the bucket holds: sweeps, checkpoints and the artifacts of runs and models."""
+    s3 = object_store(installed)
+    content = []
+    for key in bucket(installed):
+        with s3.open_input_stream(f"{BUCKET}/{key}") as stream:
+            content.append(stream.read())
+    return b"\n".join(content)
+
+
+def command_lines() -> str:
+    """Those of all processes of this machine."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            lines.append(file.read_bytes().decode(errors="replace"))
+    return "\n".join(lines)
 
 
 def test_a_job_that_is_stopped_leaves_no_run_running_and_goes_on_when_sent_again(
@@ -228,8 +252,13 @@ def test_without_the_token_the_cluster_answers_nothing(person: Person, token: st
         assert not token or token not in answer.stderr
 
 
-def test_secrets_are_in_no_job_no_log_and_no_run(installed: Installation, person: Person) -> None:
+def test_secrets_are_in_no_job_no_log_no_run_no_artifact_and_no_command(
+    installed: Installation, person: Person
+) -> None:
     job = person.submit("--set", "name=secret")
+    wait_for_step("secret")
+    running = command_lines()
+    assert "pipeline.cli" in running
     person.gan("logs", job, "--follow")
     kept = person.gan("jobs", "--json").stdout + person.gan("logs", job).stdout
     details = subprocess.run(
@@ -240,10 +269,13 @@ def test_secrets_are_in_no_job_no_log_and_no_run(installed: Installation, person
         check=True,
     ).stdout
     tags = [MlflowClient().get_run(run).data for _, _, run in runs("secret")]
-    told = kept + details + "".join(str(d.tags) + str(d.params) for d in tags)
+    told = kept + details + running + "".join(str(d.tags) + str(d.params) for d in tags)
+    stored = everything_kept(installed)
+    assert b"safetensors" in stored
     token = installed.head.token_file.read_text()
-    for secret in (installed.tracker.password, *S3_KEYS.values(), token):
+    for secret in (installed.tracker.password, S3_KEYS["AWS_SECRET_ACCESS_KEY"], token):
         assert secret not in told
+        assert secret.encode() not in stored
 
 
 def test_what_a_cluster_cannot_reach_is_refused_before_it_is_asked(person: Person) -> None:

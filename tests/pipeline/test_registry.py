@@ -323,6 +323,8 @@ def test_destination_that_cannot_be_written_is_one_line(store, promote, tmp_path
         ("tiny/7", "model 'tiny' has no version 7; known versions: 1"),
         ("../tiny", "expected NAME, NAME@ALIAS or NAME/VERSION, got '../tiny'"),
         ("tiny@", "expected NAME, NAME@ALIAS or NAME/VERSION, got 'tiny@'"),
+        ("tiny@../champion", "expected NAME, NAME@ALIAS or NAME/VERSION, got "),
+        ("tiny/../1", "expected NAME, NAME@ALIAS or NAME/VERSION, got "),
         ("tiny' or name = 'x", "expected NAME, NAME@ALIAS or NAME/VERSION, got "),
     ],
 )

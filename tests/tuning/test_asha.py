@@ -28,7 +28,7 @@ class FakeTrial:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"index": self.index, "spec": {"run": {"train": {"n_steps": self.n_steps}}}}
+        return {"index": self.index, "n_steps": self.n_steps}
 
 
 @dataclass
