@@ -49,23 +49,43 @@ def a_sweep(images: Path, *, trials: int, reports: int) -> PipelineConfig:
     return load_config({"name": "load", "base": base, "sweep": sweep})
 
 
-def processor_seconds() -> dict[str, float]:
-    """Seconds of processor time by what a process is; of those that live."""
-    kinds = {"ray::": "workers", "mlflow": "MLflow", "uvicorn": "MLflow", "postgres": "PostgreSQL"}
-    kinds |= {"moto": "object storage", "raylet": "Ray", "gcs_server": "Ray", "ray/": "Ray"}
-    spent: Counter[str] = Counter()
-    for folder in Path("/proc").iterdir():
-        try:
-            command = (folder / "cmdline").read_bytes().decode(errors="replace")
-            fields = (folder / "stat").read_text().rpartition(") ")[2].split()
-        except (OSError, ValueError):
-            continue
-        kind = next((kind for word, kind in kinds.items() if word in command), None)
-        if folder.name == str(os.getpid()):
-            kind = "driver"
-        if kind is not None:
-            spent[kind] += (int(fields[11]) + int(fields[12])) / TICKS
-    return dict(spent)
+KINDS = {"ray::": "workers", "mlflow": "MLflow", "uvicorn": "MLflow", "postgres": "PostgreSQL"}
+KINDS |= {"moto": "object storage", "raylet": "Ray", "gcs_server": "Ray", "ray/": "Ray"}
+
+
+class Processors:
+    """Processor time by what a process is, from now on; `look` while those to be counted live."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+        self._spent = dict(self._before)
+
+    def look(self) -> None:
+        """Read anew; what a process had spent that has ended since stays as it was last read."""
+        self._spent |= self._read()
+
+    def seconds(self) -> Counter[str]:
+        """What was spent, by kind."""
+        spent: Counter[str] = Counter()
+        for (pid, kind), seconds in self._spent.items():
+            spent[kind] += seconds - self._before.get((pid, kind), 0.0)
+        return spent
+
+    @staticmethod
+    def _read() -> dict[tuple[str, str], float]:
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_bytes().decode(errors="replace")
+                fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+            except OSError:  # it has ended
+                continue
+            kind = next((kind for word, kind in KINDS.items() if word in command), None)
+            if folder.name == str(os.getpid()):
+                kind = "driver"
+            if kind is not None:
+                found[folder.name, kind] = (int(fields[11]) + int(fields[12])) / TICKS
+        return found
 
 
 def memory_mb() -> float:
@@ -111,19 +131,26 @@ def main() -> None:
             ended += news.has_ended
             if news.has_ended and ended % max(1, arguments.trials // 10) == 0:
                 memory.append(memory_mb())
+                processors.look()
                 print(f"{ended} trials, {time.monotonic() - began:.0f} s, {memory[-1]:.0f} MB")
 
-        before, began = processor_seconds(), time.monotonic()
+        processors, began = Processors(), time.monotonic()
         run_sweep(config, Ledger(folder / "load"), extractors=folder / "nets", watcher=watch)
         seconds = time.monotonic() - began
-        spent = {kind: s - before.get(kind, 0.0) for kind, s in processor_seconds().items()}
-        show(seconds, spent, memory, requests_of(folder / "mlflow" / "log"), arguments)
+        processors.look()
+        show(
+            seconds,
+            processors.seconds(),
+            memory,
+            requests_of(folder / "mlflow" / "log"),
+            arguments,
+        )
         require_every_metric(database, arguments.trials, arguments.reports)
 
 
 def show(
     seconds: float,
-    spent: dict[str, float],
+    spent: Counter[str],
     memory: list[float],
     requests: Counter[str],
     arguments: argparse.Namespace,
@@ -135,7 +162,7 @@ def show(
     )
     print(f"{os.cpu_count()} real ones: {seconds:.0f} s, {n / seconds:.2f} trials a second")
     print("\n| processor time | s | ms a trial |\n|---|---|---|")
-    for kind, s in sorted(spent.items(), key=lambda item: -item[1]):
+    for kind, s in spent.most_common():
         print(f"| {kind} | {s:.0f} | {1000 * s / n:.0f} |")
     print("\n| request | number | a trial |\n|---|---|---|")
     for name, number in requests.most_common(10):

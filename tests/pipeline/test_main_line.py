@@ -432,6 +432,7 @@ def test_evaluating_a_sweep_shows_every_score_and_verdict(gan):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 @pytest.mark.usefixtures("here", "winner")
 def test_first_winner_is_refused_too_if_its_samples_cover_nothing(gan):
@@ -592,6 +593,7 @@ def test_other_test_images_at_the_same_path_are_scored(gan, here, winner):
     assert stages_of(gan("run", "tiny.yaml")) == only("data")
 
 
+@pytest.mark.slow
 @pytest.mark.mlflow
 @pytest.mark.parametrize("stage", ["evaluate", "promote"])
 def test_training_images_that_changed_since_the_sweep_are_refused(gan, here, winner, stage):

@@ -91,6 +91,7 @@ def test_two_processes_cannot_run_one_sweep(ledger, holder):
         pass
 
 
+@pytest.mark.slow
 def test_a_trial_waits_for_the_process_that_still_writes_it(ledger, holder):
     other = holder("writing(3)")
     with ledger.writing(4):

@@ -223,6 +223,7 @@ def test_a_sweep_in_which_no_trial_has_a_score_fails_in_one_line(place, shared_c
     assert here.parent().tags["gan.cause"] == "no trial has a score"
 
 
+@pytest.mark.slow
 def test_when_its_time_is_over_a_sweep_ends_with_what_it_has(place, shared_cluster, monkeypatch):
     class Clock:
         now = 0.0
@@ -728,6 +729,7 @@ def test_a_finished_sweep_leaves_no_process_behind_and_no_file_in_the_home(
     assert {path.name for path in (here.folder / "home").iterdir()} <= {".ray"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", pytest.param("ray://", marks=pytest.mark.slow)])
 def test_a_cluster_that_does_not_answer_is_an_error_at_once(scheme, tmp_path, place):
     import socket

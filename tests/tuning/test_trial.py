@@ -749,6 +749,7 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> str:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_dead_store_does_not_stop_training_and_gets_everything_later(whole, sweep, dead, caplog):
     caplog.set_level(logging.WARNING, logger="tuning")
     alive, sweep.uri = sweep.uri, dead
@@ -767,6 +768,7 @@ def test_a_dead_store_does_not_stop_training_and_gets_everything_later(whole, sw
     assert load_checkpoint(run.artifacts / "checkpoints" / "last").step == 40
 
 
+@pytest.mark.slow
 def test_nor_does_an_outbox_that_cannot_be_written(whole, sweep, dead, caplog):
     sweep.uri = dead
     outbox = sweep.ledger.trial_folder(0) / "outbox"

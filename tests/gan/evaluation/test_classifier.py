@@ -337,6 +337,7 @@ def test_chunk_must_be_positive(small, fresh):
         small.features(fresh, chunk=0)
 
 
+@pytest.mark.slow
 def test_builder_writes_what_the_package_loads(tmp_path):
     accuracy = builder.build_mnist_classifier(
         tmp_path / "built", settings=FeatureNetSettings(n_steps=2, batch_size=8)

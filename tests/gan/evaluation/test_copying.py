@@ -195,6 +195,7 @@ def test_poor_samples_have_a_positive_z(train, test, samples):
 # Null distribution
 
 
+@pytest.mark.slow
 def test_on_honest_samples_the_tests_reject_at_their_rate():
     rng = np.random.default_rng(1)
     z, c_t, lowest = [], [], []

@@ -163,6 +163,7 @@ def test_classifier_takes_coordinates_that_never_change_and_any_scale(rng):
 # Null distributions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "n_points"), [(classifier_two_sample_test, 50), (nearest_neighbour_test, 60)]
 )

@@ -254,6 +254,7 @@ def bars(n=400):
     return ImageSet(images=pixels.astype(np.uint8), labels=labels, digest="0" * 64)
 
 
+@pytest.mark.slow
 def test_it_completes_classifies_and_draws_by_class():
     config = small_config(
         shared_conditional={"encoder_channels": [4, 8], "encoder_hidden": [16]},
