@@ -419,13 +419,13 @@ def sync(
     """Send to MLflow what could not be sent, and close the runs of processes that were lost.
 
     For sweeps and runs of `gan train` in this folder, and, with GAN_STORAGE_URI, sweeps there;
-    one that is being run is passed over.
+    one that is being run, or of which a file is damaged, is passed over, and the status is 1.
 
     Example: gan sync
     """
     from pipeline.leftovers import sync_all
 
-    synced = sync_all(names or ())
+    synced, passed_over = sync_all(names or ())
     for one in synced:
         sent = f"{one.n_sent} records sent, {one.n_waiting} wait"
         typer.echo(f"{one.name}  {sent}, {one.n_closed} runs closed", err=True)
@@ -433,6 +433,8 @@ def sync(
         typer.echo(json.dumps([vars(one) for one in synced]))
     if any(one.n_waiting for one in synced):
         _fail("MLflow did not take all: what waits stays where it is", FAILED)
+    if passed_over:
+        _fail(f"passed over: {', '.join(passed_over)}", FAILED)
 
 
 app.add_typer(job_commands.app)

@@ -15,10 +15,12 @@ from tuning.tracking import tracking_uri
 logger = logging.getLogger(__name__)
 
 
-def sync_all(names: Sequence[str]) -> list[Synced]:
+def sync_all(names: Sequence[str]) -> tuple[list[Synced], list[str]]:
     """Send what waits of every sweep and run, or of those named; see `tuning.sync`.
 
-    One that a process runs is passed over with a warning.
+    Returns:
+        What came of each, and the names of those that were passed over with a warning: a process
+        runs them, or a file of theirs is damaged.
 
     Raises:
         PipelineError: if there is none of a name.
@@ -29,7 +31,7 @@ def sync_all(names: Sequence[str]) -> list[Synced]:
     if unknown := [name for name in names if name not in found]:
         known = f"there are {', '.join(found)}" if found else "there is none"
         raise PipelineError(f"there is no sweep or run {unknown[0]}; {known}")
-    synced = []
+    synced, passed_over = [], []
     for name in names or found:
         try:
             synced.append(sync(found[name], tracking_uri()))
@@ -37,7 +39,8 @@ def sync_all(names: Sequence[str]) -> list[Synced]:
             raise
         except TuningError as error:
             logger.warning("%s: passed over: %s", name, error)
-    return synced
+            passed_over.append(name)
+    return synced, passed_over
 
 
 def ledgers() -> dict[str, Ledger]:

@@ -96,6 +96,7 @@ def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialS
         objective=config.sweep.objective,
         uri=uri,
         experiment_id=prepare_store(uri, config.name),
+        experiment=config.name,
         parent_run_id=None,
         tags=provenance() | {DATA_TAG: data_digest},
         threads=torch.get_num_threads(),

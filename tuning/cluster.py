@@ -16,7 +16,8 @@ from typing import Any
 
 from gan.errors import ConfigError
 from tuning.errors import TuningError
-from tuning.replica import shown
+from tuning.provenance import JOB_ID
+from tuning.replica import STORAGE_URI, shown
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +120,17 @@ def trial_slots(*, cpus: float, gpus: float) -> int:
         TuningError: if no node holds one: the tuner would wait for it without end.
     """
     wanted = {"CPU": cpus, "GPU": gpus}
-    nodes = [node["Resources"] for node in _nodes()]
-    slots = sum(
-        min(int(node.get(name, 0) / n + 1e-6) for name, n in wanted.items() if n) for node in nodes
-    )
+    # Machines of a cluster that was just started may still be joining it.
+    deadline = time.monotonic() + (ANSWER_SECONDS if os.environ.get("RAY_ADDRESS") else 0.0)
+    while True:
+        nodes = [node["Resources"] for node in _nodes()]
+        slots = sum(
+            min(int(node.get(name, 0) / n + 1e-6) for name, n in wanted.items() if n)
+            for node in nodes
+        )
+        if slots or time.monotonic() >= deadline:
+            break
+        time.sleep(1.0)
     if slots == 0:
         found = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
         raise TuningError(
@@ -132,6 +140,28 @@ def trial_slots(*, cpus: float, gpus: float) -> int:
     return slots
 
 
+def require_lasting(uri: str, *, is_in_storage: bool) -> None:
+    """Refuse a job that would keep its runs or its sweep in the folder that Ray gave it.
+
+    Args:
+        uri: MLflow store.
+        is_in_storage: whether the sweep is kept in object storage, or on another file system.
+
+    Raises:
+        TuningError: naming the variable that is missing.
+    """
+    if os.environ.get(JOB_ID) is None:
+        return
+    missing = [] if is_in_storage else [STORAGE_URI]
+    if uri.startswith("sqlite:"):
+        missing.append("MLFLOW_TRACKING_URI")
+    if missing:
+        raise TuningError(
+            f"a job's own folder is Ray's, which removes it: set {' and '.join(missing)} on the "
+            f"cluster's machines, or where `gan submit` is called"
+        )
+
+
 def require_shared_store(uri: str) -> None:
     """Refuse an MLflow store in a file if trials run on more than one machine.
 
@@ -139,6 +169,8 @@ def require_shared_store(uri: str) -> None:
         TuningError: naming the store.
     """
     machines = {node["NodeManagerAddress"] for node in _nodes()}
+    if os.environ.get("RAY_ADDRESS", "").startswith("ray://"):
+        machines.add("this one")  # whose driver is no node of the cluster
     if len(machines) > 1 and uri.startswith("sqlite:"):
         raise TuningError(
             f"MLFLOW_TRACKING_URI must name a server that all {len(machines)} machines of the "

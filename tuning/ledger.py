@@ -18,12 +18,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, TypeVar
 from uuid import uuid4
 
 from gan.checkpoint import META, TENSORS, checkpoint_path, list_checkpoints
@@ -49,6 +49,7 @@ START: Final = "start"
 MARKS = ("interrupted", "expired", "begun")
 """Names of files that are there while the present run of a sweep is in some state."""
 
+T = TypeVar("T")
 TrialStatus = Literal["finished", "stopped", "failed"]
 """`finished`: all its steps; `stopped`: early, see `cause`; `failed`: see `cause`."""
 
@@ -267,9 +268,11 @@ class Ledger:
         if self._original is not None:
             self.driver = (self._original.read("driver") or b"").decode()
 
-    def is_taken_over(self) -> bool:
-        """Whether another driver runs the sweep by now."""
-        return self._original is not None and self._original.read("driver") != self.driver.encode()
+    def is_taken_over(self, *, is_patient: bool = True) -> bool:
+        """Whether another driver runs the sweep by now; `is_patient` waits for the storage."""
+        if self._original is None:
+            return False
+        return self._original.read("driver", is_patient=is_patient) != self.driver.encode()
 
     def _require_driver(self) -> None:
         if self.is_taken_over():
@@ -354,7 +357,7 @@ class Ledger:
     def proposals(self) -> dict[int, dict[str, Any]]:
         """Settings of every trial that was proposed, by index."""
         files = (self.folder / "trials").glob("[0-9]*/trial.json")
-        contents = [json.loads(file.read_text()) for file in files]
+        contents: list[dict[str, Any]] = [_read_json(file, dict) for file in files]
         return dict(sorted((content["trial"], content["overrides"]) for content in contents))
 
     def result(self, index: int) -> TrialResult | None:
@@ -362,7 +365,7 @@ class Ledger:
         name = self._in_trial(index, "result.json")
         if not self._has(name):
             return None
-        return TrialResult(**json.loads((self.folder / name).read_text()))
+        return _read_json(self.folder / name, TrialResult)
 
     def results(self) -> list[TrialResult]:
         """How every trial that has ended did, by index."""
@@ -478,6 +481,18 @@ def open_ledger(
     key = hashlib.sha256(location.encode()).hexdigest()[:16]
     folder = cache / "adversarial-nets" / role / key / name
     return Ledger(folder, Replica(folder, location), driver=driver)
+
+
+def _read_json(file: Path, kind: Callable[..., T]) -> T:
+    """An object of JSON, by the name of its fields.
+
+    Raises:
+        TuningError: if the file is not what this program writes.
+    """
+    try:
+        return kind(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise TuningError(f"{file} is damaged: {error}") from error
 
 
 def _is_record(name: str) -> bool:

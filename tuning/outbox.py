@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -16,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from gan.files import write_atomically
-from tuning.errors import StoreUnavailableError, TrackingError
+from tuning.errors import StoreUnavailableError, TrackingError, TuningError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class RunIdentity:
     """Which run a trial writes, and what it is created with if it is not there yet."""
 
     experiment_id: str
+    experiment: str = ""
+    """Its name, by which the store is known that has it; empty where that is not known."""
     sweep: str
     trial: str
     """Key of the trial: the same whenever and wherever it is started again."""
@@ -80,6 +83,12 @@ BATCH = 40
 """Reports in one request, which may have 1,000 metrics: a report of ours has up to 20."""
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 _IDENTITY = TypeAdapter(RunIdentity)
+_COPY = re.compile(r"[0-9a-f]{32}")
+"""Names of the folders in which files wait."""
+
+
+class _OutsideError(Exception):
+    """A record names a file that is not the outbox's."""
 
 
 class Outbox:
@@ -360,6 +369,8 @@ class Outbox:
             except ValidationError:
                 # A process that died while it wrote; the report it wrote is computed again.
                 logger.warning("%s: dropped a line that is cut short", self._lines)
+            except _OutsideError as error:
+                logger.warning("%s: dropped a record: %s", self._lines, error)
         if len(self.records) < len(lines):
             with self._writing():
                 self._rewrite(self.records)
@@ -379,7 +390,15 @@ class Outbox:
         record = _RECORD.validate_json(line)
         if isinstance(record, Finish) or record.file is None:
             return record
-        return replace(record, file=self._folder / record.file)
+        return replace(record, file=self._inside(record.file))
+
+    def _inside(self, file: Path) -> Path:
+        """Where `_copy` puts a file; whoever wrote the folder may have named any other."""
+        path = self._folder / file
+        is_copy = len(file.parts) == 2 and _COPY.fullmatch(file.parts[0]) and file.name != ".."
+        if not is_copy or path.parent.is_symlink() or path.is_symlink():
+            raise _OutsideError(f"{str(file)!r} is no file of its own folder")
+        return path
 
     def _copy(self, source: Path) -> Path:
         # In a folder of its own, so that the name, which the artifact keeps, cannot clash.
@@ -398,10 +417,22 @@ class Outbox:
 
 
 def waiting_run(folder: Path) -> RunIdentity | None:
-    """The run whose records wait in `folder`, or None if nothing waits there."""
+    """The run whose records wait in `folder`, or None if nothing waits there.
+
+    Raises:
+        TuningError: if the folder does not say which.
+    """
     if not (folder / "records.jsonl").exists():
         return None
-    return _IDENTITY.validate_json((folder / "run.json").read_bytes())
+    file = folder / "run.json"
+    try:
+        return _IDENTITY.validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = ": ".join([*map(str, first["loc"]), first["msg"]])
+        raise TuningError(f"{file} is damaged: {problem}") from error
+    except OSError as error:
+        raise TuningError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def _is_bare(record: Record) -> bool:

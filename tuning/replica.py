@@ -74,9 +74,9 @@ class Replica:
         self._fs, self._root = _file_system(uri)
         self._pushed: dict[str, Stamp] = {}
 
-    def read(self, name: str) -> bytes | None:
-        """A file of the original, or None where there is none."""
-        return self._patiently(lambda: self._read(name))
+    def read(self, name: str, *, is_patient: bool = True) -> bytes | None:
+        """A file of the original, or None where there is none; `is_patient` tries for a while."""
+        return self._patiently(lambda: self._read(name), is_patient=is_patient)
 
     def pull(self, under: str = "", *, wanted: Callable[[str], bool] = lambda _: True) -> None:
         """Make the files under a folder those of the original, and remove all others there.
@@ -202,8 +202,8 @@ class Replica:
         """The URI without what may be secret in it."""
         return shown(self.uri)
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._patience
+    def _patiently(self, action: Callable[[], T], *, is_patient: bool = True) -> T:
+        deadline = time.monotonic() + (self._patience if is_patient else 0.0)
         pause, longest = _PAUSE_SECONDS
         while True:
             try:

@@ -1,5 +1,6 @@
 """What a trial's process calls to log: each step once, in order, also when MLflow is away."""
 
+import logging
 import math
 import re
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from gan.metric_names import IMAGES_SEEN
-from tuning.errors import StoreUnavailableError
+from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.outbox import (
     Finish,
     Outbox,
@@ -21,7 +22,9 @@ from tuning.outbox import (
     Upload,
     waiting_run,
 )
-from tuning.tracking import TrialRun
+from tuning.tracking import TrialRun, require_store_of
+
+logger = logging.getLogger(__name__)
 
 FINISH_SECONDS = 5.0
 """How long the end of a run waits for MLflow; an outbox that is not empty then is sent later."""
@@ -37,7 +40,8 @@ class RunLog:
     again from an older checkpoint computes steps again, and those that are in the run's history
     of `images_seen`, or that wait, are passed over.
 
-    In the background (what a trial does) nothing here waits for MLflow but `finish`, for seconds.
+    In the background (what a trial does) nothing here waits for MLflow but `finish`, for seconds,
+    and `close`, for the record under way.
     If MLflow does not answer, training goes on and what was to be logged waits in the outbox; if
     the outbox cannot be written either, see `Outbox`, training goes on all the same.
 
@@ -171,13 +175,15 @@ class Delivery:
 
     Attributes:
         n_sent: records that are in MLflow now.
-        n_waiting: records that wait on, since MLflow does not answer.
+        n_waiting: records that wait on, since MLflow does not answer, or refuses one.
         run_id: of the run, if MLflow answered.
+        refusal: why it refuses one.
     """
 
     n_sent: int
     n_waiting: int
     run_id: str | None
+    refusal: str | None = None
 
 
 NOTHING = Delivery(n_sent=0, n_waiting=0, run_id=None)
@@ -185,18 +191,24 @@ NOTHING = Delivery(n_sent=0, n_waiting=0, run_id=None)
 
 
 def deliver(uri: str, outbox: Path) -> Delivery:
-    """Send what waits in the outbox of a trial that is over.
+    """Send what waits in the outbox of a trial that is over, to the store that has its sweep.
 
     Raises:
-        TrackingError: the store refuses a record.
+        TuningError: the outbox is damaged.
     """
     run = waiting_run(outbox)
     if run is None:
         return NOTHING
     log = RunLog(uri, run, outbox)
-    n_before = log.pending()
-    log.flush()
-    return Delivery(n_before - log.pending(), log.pending(), log.run_id)
+    n_before, refusal = log.pending(), None
+    try:
+        require_store_of(uri, run)
+        log.flush()
+    except StoreUnavailableError as error:
+        logger.warning("%s", error)
+    except TrackingError as error:
+        refusal = str(error)
+    return Delivery(n_before - log.pending(), log.pending(), log.run_id, refusal)
 
 
 def _check_metrics(step: int, metrics: Mapping[str, float]) -> None:

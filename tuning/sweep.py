@@ -25,7 +25,6 @@ from tuning import cluster
 from tuning.errors import (
     ReplacedError,
     StorageError,
-    StoreUnavailableError,
     SweepInterrupted,
     TrackingError,
     TuningError,
@@ -143,6 +142,7 @@ def run_sweep(
             with _stops_cleanly(ledger):
                 _run(sweep, watcher)
         except _Terminated:  # while it was ending in any case
+            sweep.terminate()
             raise _interrupted(ledger) from None
     return sweep.parent_run_id
 
@@ -214,6 +214,7 @@ class _Sweep:
 
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
+        cluster.require_lasting(self.uri, is_in_storage=self.ledger.is_replica)
         results = [result for result in self.ledger.results() if not result.is_reopened]
         is_complete = len(results) == planned_trials(self.config)
         if self.ledger.is_replica and not is_complete:
@@ -253,8 +254,10 @@ class _Sweep:
         left to open a run.
         """
         self.is_terminated = True
-        self._close_interrupted()
-        if self.ledger.is_replica:
+        is_mine = self._is_still_mine()
+        if is_mine:
+            self._close_interrupted()
+        if self.ledger.is_replica and is_mine:
             with contextlib.suppress(StorageError):  # then trials are taken for lost ones
                 self.ledger.interrupt()
         leaving = threading.Thread(target=self.leave_cluster, daemon=True)
@@ -262,7 +265,15 @@ class _Sweep:
         leaving.join(PATIENCE_SECONDS)
         if leaving.is_alive():
             atexit.register(os._exit, 1)  # before Ray's own hook, which would wait in the same way
-        self._close_interrupted()
+        if is_mine:
+            self._close_interrupted()
+
+    def _is_still_mine(self) -> bool:
+        """Whether no other driver has taken over, whose runs these are then."""
+        try:
+            return not self.ledger.is_taken_over(is_patient=False)
+        except StorageError:
+            return True
 
     def _close_interrupted(self) -> None:
         if not self.parent_run_id:
@@ -366,12 +377,13 @@ class _Sweep:
                 spec = TrialSpec(**self._worker_spec(index, overrides), device="cpu")
                 end_trial(spec, error=ends[index].error if index in ends else None)
             try:
-                deliver_trial(self.ledger, index, self.uri)
-            except StoreUnavailableError:
-                raise
-            except TrackingError as error:
-                # Refused, and so it will be the next time: the others' records still go out.
-                logger.warning("trial %d: %s", index, error)
+                delivery = deliver_trial(self.ledger, index, self.uri)
+            except ReplacedError:  # by `gan sync`, say, which sends what waits as well
+                self.require_not_replaced()
+                continue
+            if delivery.refusal is not None:
+                # And so it will be the next time: the others' records still go out.
+                logger.warning("trial %d: %s", index, delivery.refusal)
         cause = "interrupted" if is_interrupted else "its process was lost"
         close_stragglers(self.uri, self.parent_run_id, "KILLED", cause=cause)
 
@@ -450,6 +462,7 @@ class _Sweep:
             "objective": self.objective.metric,
             "uri": self.uri,
             "experiment_id": self.experiment_id,
+            "experiment": self.config.name,
             "parent_run_id": self.parent_run_id,
             "tags": self.tags,
             "threads": max(1, int(self.config.sweep.cpus_per_trial)),

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, replace
 
-from tuning.errors import StoreUnavailableError, TrackingError
 from tuning.ledger import Ledger, open_ledger
 from tuning.run_log import NOTHING, Delivery, deliver
 from tuning.tracking import close_sweep_runs
@@ -36,24 +35,23 @@ def sync(ledger: Ledger, uri: str) -> Synced:
 
     Raises:
         TuningError: if a process runs the sweep, or the storage does not answer.
-        StoreUnavailableError: if MLflow does not answer.
+        StoreUnavailableError: if MLflow does not answer when runs are to be closed.
     """
     with ledger.lock():
         ledger.refresh()
         ledger.join()
         n_sent = n_waiting = n_closed = 0
+        is_away = False
         for index in ledger.proposals():
             if ledger.is_replica and ledger.result(index) is None:
                 continue
-            try:
-                delivery = deliver_trial(ledger, index, uri)
-            except StoreUnavailableError:
-                raise
-            except TrackingError as error:  # and so it will be the next time
-                logger.warning("%s, trial %d: %s", ledger.name, index, error)
-                delivery = Delivery(n_sent=0, n_waiting=1, run_id=None)
+            delivery = deliver_trial(ledger, index, uri)
             n_sent, n_waiting = n_sent + delivery.n_sent, n_waiting + delivery.n_waiting
-        if not ledger.is_replica and not n_waiting:
+            if delivery.refusal is not None:  # and so it will be the next time
+                logger.warning("%s, trial %d: %s", ledger.name, index, delivery.refusal)
+            elif delivery.n_waiting:
+                is_away = True
+        if not ledger.is_replica and not is_away:
             n_closed = close_sweep_runs(uri, ledger.key(), cause="its process was lost")
     return Synced(ledger.name, n_sent, n_waiting, n_closed)
 
@@ -62,8 +60,7 @@ def deliver_trial(ledger: Ledger, index: int, uri: str) -> Delivery:
     """Send what waits of a trial that is over, whose run may have had no id before.
 
     Raises:
-        TrackingError: if MLflow refuses a record.
-        TuningError: if the trial is not over.
+        TuningError: if the trial is not over, or its outbox is damaged.
     """
     if not ledger.has_waiting(index):
         return NOTHING

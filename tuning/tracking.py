@@ -263,6 +263,33 @@ def close_sweep_runs(uri: str, sweep: str, *, cause: str) -> int:
         return _close_running(client, everywhere, {SWEEP_TAG: sweep}, "KILLED", cause)
 
 
+def require_store_of(uri: str, run: RunIdentity) -> None:
+    """Refuse to write a run into a store that is not the one of its sweep.
+
+    Ids of experiments are small numbers, which another store has as well.
+
+    Raises:
+        StoreUnavailableError: the store does not answer.
+        TrackingError: it is another one.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with store(uri) as client:
+        try:
+            name = client.get_experiment(run.experiment_id).name
+            if run.parent_run_id:
+                client.get_run(run.parent_run_id)
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+            name = None
+    if name is None or run.experiment not in ("", name):
+        raise TrackingError(
+            f"MLflow at {shown(uri)} is not the store that {run.sweep} was run with: "
+            f"set MLFLOW_TRACKING_URI to that one"
+        )
+
+
 def _experiment_ids(client: "MlflowClient") -> list[str]:
     page = client.search_experiments()
     experiments = list(page)
@@ -467,10 +494,13 @@ def _open_run(
     found = find_run(client, experiment_id, identity)
     run = found or client.create_run(experiment_id, tags=wanted, run_name=name)
     run_id = run.info.run_id
+    # Of the job that ran it before: to stop that one is no longer to stop this run.
+    outdated = {JOB_TAG} - wanted.keys()
     if run.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
-        for outdated in {CAUSE_TAG, STOPPED_EARLY_TAG} & run.data.tags.keys():
-            client.delete_tag(run_id, outdated)
+        outdated |= {CAUSE_TAG, STOPPED_EARLY_TAG}
+    for tag in outdated & run.data.tags.keys():
+        client.delete_tag(run_id, tag)
     # A process may have died after it made the run, so neither params nor tags are taken as read.
     new_params = [
         Param(key, str(value)[:_VALUE_LENGTH])

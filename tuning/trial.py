@@ -53,6 +53,7 @@ class TrialSpec:
         objective: a key of `OBJECTIVES`, by which the best checkpoint is chosen.
         uri: of the MLflow store.
         experiment_id: MLflow's.
+        experiment: name of that.
         parent_run_id: of the sweep's run; None for a run on its own.
         tags: of the trial's run.
         threads: of torch.
@@ -68,6 +69,7 @@ class TrialSpec:
     objective: str
     uri: str
     experiment_id: str
+    experiment: str
     parent_run_id: str | None
     tags: dict[str, str]
     threads: int
@@ -310,6 +312,7 @@ class _Trial:
         )
         return RunIdentity(
             experiment_id=spec.experiment_id,
+            experiment=spec.experiment,
             sweep=self.ledger.key(),
             trial=str(spec.index),
             parent_run_id=spec.parent_run_id,

@@ -6,7 +6,7 @@ In each round the same trial of MNIST is run against a server that answers, one 
 one that takes five seconds for every answer, and one that answers 500, from the first update to
 the last.  Printed are the seconds from its first report to its last, scores and checkpoints
 included, as ratios to the trial of the same round with a server that answers, with their standard
-error, and how long each took to end, for which `tuning.run_log.FINISH_SECONDS` is the time-out.
+error, and how long each took to end: `tuning.run_log.FINISH_SECONDS` and the record under way.
 Afterwards the server is back, what waits is sent, and a step that is missing or double ends the
 benchmark with status 1.  It takes `pip install -e '.[services]'` and Debian's `postgresql`.
 """
@@ -72,6 +72,7 @@ class Trials:
             objective=self.config.sweep.objective,
             uri=self.uri,
             experiment_id=self.experiment_id,
+            experiment="outage",
             parent_run_id=None,
             tags={},
             threads=1,

@@ -24,6 +24,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target, self.mode = target, "pass"
+        self.n_hit = 0  # connections and requests that met another mode
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         self._open: set[socket.socket] = set()
@@ -60,6 +61,7 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
+            self.n_hit += self.mode in ("cut", "error")
             if self.mode == "cut":
                 return
             if self.mode == "error":
@@ -83,6 +85,7 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(65536):
                 if is_request and self.mode == "delay":
+                    self.n_hit += 1
                     time.sleep(DELAY_SECONDS)
                 target.sendall(data)
         for end in (source, target):

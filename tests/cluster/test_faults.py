@@ -366,10 +366,13 @@ def test_thirty_faults_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
     seconds = time.monotonic() - began
     broken = outcome(cluster, "broken")
     print(*cluster.told, sep="\n")
-    print(json.dumps({"faults": happened, "seconds": round(seconds, 1)}, indent=2))
+    hit = {"MLflow": cluster.to_mlflow.n_hit, "object storage": cluster.to_storage.n_hit}
+    figures = {"faults": happened, "requests that met one": hit, "seconds": round(seconds, 1)}
+    print(json.dumps(figures, indent=2))
 
     assert happened.total() >= N_FAULTS
     assert min(happened.values()) > 0
+    assert min(hit.values()) > 0
     assert broken.statuses == calm.statuses
     assert broken.statuses == {("sweep", "FINISHED"): 1, ("trial", "FINISHED"): N_TRIALS}
     assert broken.causes == {None: N_TRIALS + 1}  # none of what was overcome
@@ -377,8 +380,11 @@ def test_thirty_faults_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
     assert broken.histories.keys() == calm.histories.keys()
     for trial, history in calm.histories.items():
         assert scores(broken.histories[trial]) == scores(history), trial
+        for name, values in broken.histories[trial].items():  # those of the clock as well
+            assert [step for step, _ in values] == [step for step, _ in history[name]], name
         steps = [step for step, _ in broken.histories[trial]["images_seen"]]
         assert steps == list(range(REPORT_EVERY, N_STEPS + 1, REPORT_EVERY))
+    require_nothing_runs(cluster)
     require_whole_checkpoints(cluster, tmp_path / "kept")
     # Where JSON would be: nothing of what Ray has to say of its dead.
     assert (tmp_path / "driver.out").read_text() == ""
@@ -419,6 +425,17 @@ def wait_for_checkpoint(cluster: Cluster) -> None:
     while "frechet_distance_valid" not in (cluster.folder / "driver.log").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.5)
+
+
+def require_nothing_runs(cluster: Cluster) -> None:
+    """Of the sweep neither driver nor worker is left, while its cluster goes on."""
+    deadline = time.monotonic() + 30
+    while left := processes(cluster.mark, "pipeline.cli") + processes(
+        cluster.mark, "ImplicitFunc"
+    ):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
+    assert processes(cluster.mark, "raylet")
 
 
 def require_whole_checkpoints(cluster: Cluster, folder: Path) -> None:

@@ -13,7 +13,12 @@ import pytest
 
 from tests.cluster.services import Head, ray_head, ray_worker
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another /srv"),
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,9 +45,6 @@ def head(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Head]
         )
         stack.enter_context(worker)
         yield head
-
-
-CONNECT = "from tuning import cluster\ncluster.connect()\n"
 
 
 def on(head: Head, code: str, *arguments: str) -> str:
@@ -77,7 +79,6 @@ except TuningError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another /srv")
 def test_a_folder_that_a_machine_does_not_see_is_refused(head: Head, tmp_path: Path) -> None:
     assert on(head, FOLDER, str(tmp_path)) == "shared\n"
     refusal = on(head, FOLDER, "/srv")
@@ -95,7 +96,6 @@ cluster.require_shared_store("http://mlflow:5000")
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another /srv")
 def test_a_store_in_a_file_is_refused_on_two_machines(head: Head) -> None:
     assert on(head, STORE).startswith("MLFLOW_TRACKING_URI must name a server that all 2 machines")
 

@@ -30,6 +30,7 @@ READERS: dict[str, tuple[str, str]] = {
     "RAY_API_SERVER_ADDRESS": ("ray", "dashboard/modules/job/sdk.py"),
     "RAY_AUTH_MODE": ("ray", "_private/authentication/authentication_token_setup.py"),
     "RAY_AUTH_TOKEN_PATH": ("ray", "exceptions.py"),
+    "RAY_JOB_STOP_WAIT_TIME_S": ("ray", "dashboard/modules/job/job_supervisor.py"),
     "RAY_HEAD_IP": ("ray", "autoscaler/_private/util.py"),
     "RAY_USAGE_STATS_ENABLED": ("ray", "_common/usage/usage_constants.py"),
 }

@@ -73,7 +73,7 @@ def test_nodes_have_the_same_settings():
         for start in START.values()
     ]
     assert settings[0] == settings[1]
-    assert len(settings[0]) == 4
+    assert len(settings[0]) == 5
 
 
 def test_no_command_has_a_secret():

@@ -56,6 +56,7 @@ def spec_of(config, folder, store):
         objective=config.sweep.objective,
         uri=store,
         experiment_id=prepare_store(store, "tiny"),
+        experiment="tiny",
         parent_run_id=None,
         tags={},
         threads=1,

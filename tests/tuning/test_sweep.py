@@ -26,7 +26,7 @@ from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import a_result, scores, tiny_config, write_images
 from tuning import cluster, tune_parts
 from tuning import sweep as sweep_module
-from tuning.errors import ReplacedError, TrackingError, TuningError
+from tuning.errors import ReplacedError, SweepInterrupted, TrackingError, TuningError
 from tuning.ledger import Ledger, open_ledger
 from tuning.results import best_trial
 from tuning.sweep import TrialNews, check_sweep, planned_trials, run_sweep
@@ -463,6 +463,37 @@ def test_what_the_cluster_has_only_in_all_is_not_enough(cpus, gpus, monkeypatch)
         cluster.trial_slots(cpus=cpus, gpus=gpus)
 
 
+def test_machines_that_are_still_joining_are_waited_for(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    seen = iter([[], [{"Resources": {"CPU": 0.0}}], [{"Resources": {"CPU": 4.0}}]])
+    monkeypatch.setattr(cluster, "_nodes", lambda: next(seen))
+    assert cluster.trial_slots(cpus=1, gpus=0) == 4
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_in_storage", "missing"),
+    [
+        ("sqlite:///mlflow.db", True, "MLFLOW_TRACKING_URI"),
+        ("http://mlflow:5000", False, "GAN_STORAGE_URI"),
+        ("sqlite:///mlflow.db", False, "GAN_STORAGE_URI and MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_a_job_keeps_nothing_in_its_own_folder(monkeypatch, uri, is_in_storage, missing):
+    cluster.require_lasting(uri, is_in_storage=is_in_storage)  # no job
+    monkeypatch.setenv("GAN_JOB", "gan-tiny-1a2b3c4d")
+    cluster.require_lasting("http://mlflow:5000", is_in_storage=True)
+    with pytest.raises(TuningError, match=f"which removes it: set {missing} on the cluster's"):
+        cluster.require_lasting(uri, is_in_storage=is_in_storage)
+
+
+def test_a_driver_that_is_no_node_is_another_machine(monkeypatch):
+    monkeypatch.setattr(cluster, "_nodes", lambda: [{"NodeManagerAddress": "10.0.0.1"}])
+    cluster.require_shared_store("sqlite:///mlflow.db")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(TuningError, match="a server that all 2 machines"):
+        cluster.require_shared_store("sqlite:///mlflow.db")
+
+
 def test_several_machines_need_a_store_that_all_reach(monkeypatch):
     def nodes(*addresses: str) -> None:
         found = [{"NodeManagerAddress": address} for address in addresses]
@@ -820,3 +851,17 @@ def test_who_was_replaced_leaves_the_runs_to_the_other(shared_cluster, elsewhere
         elsewhere.run(replaced)
     assert elsewhere.parent().status == "RUNNING"
     assert "KILLED" not in {run.status for run in elsewhere.children()}
+
+
+@pytest.mark.slow
+def test_who_was_replaced_and_is_told_to_stop_leaves_them_as_well(shared_cluster, elsewhere):
+    def replaced(news: TrialNews) -> None:
+        if news.has_ended:
+            elsewhere.ledger.take_over()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SweepInterrupted):
+        elsewhere.run(replaced)
+    assert elsewhere.parent().status == "RUNNING"
+    assert "KILLED" not in {run.status for run in elsewhere.children()}
+    assert not (elsewhere.folder / "original" / "tiny" / "interrupted").exists()

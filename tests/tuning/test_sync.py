@@ -1,5 +1,6 @@
 """What is sent, and what is closed, when all processes have ended."""
 
+import json
 import time
 from pathlib import Path
 
@@ -143,3 +144,100 @@ def test_of_two_attempts_at_a_trial_the_earlier_keeps_nothing_more(elsewhere):
         second._write("trials/0000/attempt", "another")
         with pytest.raises(ReplacedError, match="trial 0 of tiny-1a2b3c4d is being run by anoth"):
             first.save(0)
+
+
+# What nobody here would have written
+
+
+def line(**record: object) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["{victim}/id_rsa", "../../../../../victim/id_rsa", "link/id_rsa"]
+)
+def test_a_record_may_name_no_file_but_its_own(
+    ledger, experiment, parent, mlflow_store, *, tmp_path, caplog, name
+):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for file in ("id_rsa", "thesis.tex"):
+        (victim / file).write_text("mine")
+    report(a_log(ledger, experiment, parent, DEAD), 1)
+    outbox = ledger.outbox(0)
+    (outbox / ("0" * 32)).symlink_to(victim)
+    name = name.format(victim=victim).replace("link", "0" * 32)
+    with (outbox / "records.jsonl").open("ab") as lines:
+        lines.write(line(kind="upload", file=name, artifact_path="stolen"))
+    synced = sync(ledger, mlflow_store)
+    assert [synced.n_sent, synced.n_waiting] == [1, 0]
+    assert sorted(path.name for path in victim.iterdir()) == ["id_rsa", "thesis.tex"]
+    assert not list(tmp_path.rglob("stolen"))
+    assert f"{name!r} is no file of its own folder" in caplog.text
+
+
+def test_what_waits_goes_to_no_other_store(ledger, experiment, parent, tmp_path, mlflow_tables):
+    """Whose experiment has the same number, and even the same name."""
+    report(a_log(ledger, experiment, parent, DEAD), 1)
+    (tmp_path / "other.db").write_bytes(mlflow_tables.read_bytes())
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    assert prepare_store(other, "tiny") == experiment
+    synced = sync(ledger, other)
+    assert [synced.n_sent, synced.n_waiting] == [0, 1]
+    assert ledger.has_waiting(0)
+    assert stored_runs(tmp_path / "other.db", kind="trial") == []
+
+
+def test_a_run_on_its_own_goes_to_no_experiment_of_another_name(
+    ledger, experiment, mlflow_store, caplog
+):
+    identity = RunIdentity(
+        experiment_id=experiment,
+        experiment="another",
+        sweep=ledger.key(),
+        trial="0",
+        run_name="0000",
+        params={},
+        tags={},
+    )
+    report(RunLog(DEAD, identity, ledger.outbox(0)), 1)
+    assert sync(ledger, mlflow_store).n_waiting == 1
+    assert "is not the store that" in caplog.text
+    assert "set MLFLOW_TRACKING_URI to that one" in caplog.text
+
+
+def test_a_record_that_is_refused_keeps_no_run_open_and_no_other_back(
+    ledger, experiment, parent, mlflow_store, tmp_path
+):
+    lost = a_log(ledger, experiment, parent, mlflow_store)
+    report(lost, 1)
+    away = a_log(ledger, experiment, parent, DEAD)
+    report(away, 2)
+    with (ledger.outbox(0) / "records.jsonl").open("ab") as lines:
+        refused = {"kind": "finish", "status": "FINISHED", "time_ms": 1, "tags": {"": "no name"}}
+        lines.write(line(**refused))
+    synced = sync(ledger, mlflow_store)
+    assert [synced.n_sent, synced.n_waiting, synced.n_closed] == [1, 1, 2]
+    (run,) = stored_runs(tmp_path / "mlflow.db", kind="trial")
+    assert run.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("outbox/run.json", "{}", "damaged: experiment_id: Field required"),
+        ("outbox/run.json", None, "cannot be read: No such file"),
+        ("trial.json", '{"trial": 0', "is damaged: "),
+        ("result.json", "[1]", "is damaged: "),
+    ],
+)
+def test_a_damaged_file_is_named(
+    ledger, experiment, parent, mlflow_store, *, file, content, problem
+):
+    report(a_log(ledger, experiment, parent, DEAD), 1)
+    path = ledger.trial_folder(0) / file
+    path.write_text(content) if content is not None else path.unlink()
+    with pytest.raises(TuningError, match=problem) as caught:
+        sync(ledger, mlflow_store)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -66,6 +66,7 @@ class Sweep:
             objective=self.config.sweep.objective,
             uri=self.uri,
             experiment_id=self.experiment_id,
+            experiment="tiny",
             parent_run_id=None,
             tags={"version.gan": "tested"},
             threads=1,
