@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from errno import EROFS
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -210,7 +211,7 @@ class Replica:
                 return action()
             except OSError as error:
                 left = deadline - time.monotonic()
-                if left <= 0 or any(word in str(error) for word in _REFUSALS):
+                if left <= 0 or _is_refusal(error):
                     raise StorageError(
                         f"{self.shown_uri} does not answer: {_reason(error)}"
                     ) from error
@@ -276,6 +277,12 @@ def _files(folder: Path) -> list[Path]:
         for path in found
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def _is_refusal(error: OSError) -> bool:
+    """Whether waiting is of no use."""
+    is_refused = isinstance(error, PermissionError | NotADirectoryError)
+    return is_refused or error.errno == EROFS or any(word in str(error) for word in _REFUSALS)
 
 
 def _rank(name: str) -> int:

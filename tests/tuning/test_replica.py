@@ -1,6 +1,8 @@
 """A folder here and its original on another file system (contract)."""
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,19 @@ def test_an_outage_that_does_not_end_is_one_clear_line(tmp_path, original):
     here = new_replica(tmp_path / "a", original, patience_seconds=0)
     write(here.folder, mark="1")
     with pytest.raises(StorageError, match=r"^file://\S+original does not answer: File exists$"):
+        here.push("mark")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR, errno.EROFS])
+def test_what_no_time_mends_is_told_at_once(tmp_path, original, monkeypatch, number):
+    def refuse(self: Replica, name: str, content: bytes) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Replica, "_write", refuse)
+    monkeypatch.setattr(replica_module, "_PAUSE_SECONDS", (60.0, 60.0))
+    here = new_replica(tmp_path / "a", original)
+    write(here.folder, mark="1")
+    with pytest.raises(StorageError, match=os.strerror(number)):
         here.push("mark")
 
 
