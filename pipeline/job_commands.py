@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+N_COLUMNS = 200
+"""Of a table that goes to a file or another program: an id has up to 100."""
+
 Address = Annotated[
     str | None,
     typer.Option(
@@ -81,7 +84,8 @@ def jobs(address: Address = None, as_json: Json = False) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("job", "status", "started (UTC)", "for", "exit status"):
+    table.add_column("job", overflow="fold")
+    for title in ("status", "started (UTC)", "for", "exit status"):
         table.add_column(title, no_wrap=True)
     for job in found:
         table.add_row(
@@ -91,7 +95,10 @@ def jobs(address: Address = None, as_json: Json = False) -> None:
             _duration(job),
             "" if job.exit_status is None else str(job.exit_status),
         )
-    Console(stderr=True, highlight=False).print(table if found else "no jobs")
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:  # else 80 columns, at which an id would be broken
+        console.width = N_COLUMNS
+    console.print(table if found else "no jobs")
 
 
 @app.command()
@@ -99,16 +106,20 @@ def logs(
     job: Id,
     address: Address = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job is over.")
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the job is over, and end as it does."),
     ] = False,
 ) -> None:
     """Show what a job has printed.
+
+    With --follow the exit status is that of the job's command, or 1 if the job was stopped.
 
     Example: gan logs gan-quick-1a2b3c4d --follow --address http://127.0.0.1:8265
     """
     server = _server(address)
     if follow:
         _follow(server, job, stream_to_stderr=False)
+        _end_as(server.job(job), as_json=False)
     else:
         typer.echo(server.log(job), nl=False)
 
@@ -159,9 +170,9 @@ def _end_as(job: "Job", *, as_json: bool) -> None:
 
     if as_json:
         typer.echo(json.dumps(_facts(job)))
-    if job.exit_status:
-        # Its own words are in the log that was just shown.
-        raise SystemExit(job.exit_status if job.exit_status > 0 else 1)
+    if job.exit_status and job.exit_status > 0:
+        # Its own words are in the log that was just shown; one that was killed has none.
+        raise SystemExit(job.exit_status)
     if job.status != "SUCCEEDED":
         raise TuningError(f"job {job.id} is {job.status}: {job.message}")
 

@@ -1,16 +1,21 @@
 """What `gan submit` sends to a cluster: configuration, packages, and where things are kept."""
 
 import dataclasses
+import importlib.util
 import os
+import re
+import sysconfig
 from collections.abc import Sequence
+from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from gan.config import PipelineConfig, to_dict
+from gan.config import DataConfig, PipelineConfig, load_config, read_yaml, to_dict
 from gan.errors import ConfigError
-from pipeline.extensions import require_objective
+from pipeline.extensions import GENERATOR, config_within, require_objective
 from pipeline.settings import YAML_SUFFIXES, resolve
 from tuning.jobs import JobServer
 from tuning.replica import STORAGE_URI
@@ -20,12 +25,29 @@ PACKAGES = ("gan", "tuning", "pipeline")
 CONFIG = "run.yaml"
 COMMAND = f"python -m pipeline.cli run {CONFIG}"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+QUERIES: dict[str, tuple[str, ...]] = {
+    TRACKING_URI: (),
+    STORAGE_URI: (
+        "allow_bucket_creation",
+        "allow_bucket_deletion",
+        "endpoint_override",
+        "project_id",
+        "region",
+        "retry_limit_seconds",
+        "scheme",
+        "tls_ca_file_path",
+        "tls_verify_certificates",
+    ),
+}
+"""By variable: what its URI may say behind the `?`, of pyarrow's S3 and GCS none of it secret."""
 
 
 def submit(source: str, assignments: Sequence[str], address: str) -> str:
     """Send the run of a preset or file to a cluster; returns the job's id.
 
-    The configuration is checked here.  Paths of images in it are paths of the cluster's machines.
+    The configuration is checked here, but for the images and models that only the cluster has.
+    Paths of images in it are paths of the cluster's machines: `~` is left for them to read, and a
+    relative one begins at the working folder here, for a volume that all machines have.
 
     Args:
         source: name of a preset, or path of a YAML file.
@@ -36,9 +58,12 @@ def submit(source: str, assignments: Sequence[str], address: str) -> str:
         ConfigError: if the configuration, the address, or a variable that is passed on is wrong.
         TuningError: if the cluster does not take the job.
     """
-    config = resolve(source, assignments)
+    config = _with_its_home(resolve(source, assignments), _written(source, assignments))
     check_sweep(config)
     require_objective(config)
+    _require_extensions(config)
+    _require_start(config)
+    _require_extractor(config.base.evaluation.extractor)
     environment = job_environment()
     config, files = _with_its_files(config)
     files[CONFIG] = yaml.safe_dump(to_dict(config), sort_keys=False)
@@ -51,33 +76,135 @@ def job_environment() -> dict[str, str]:
     """The variables that a job takes over from here; one that is not set is the cluster's own.
 
     Raises:
-        ConfigError: if one names what the cluster cannot reach, or holds a password.
+        ConfigError: if one names what the cluster cannot reach, or may hold a secret.
     """
     passed = {name: os.environ[name] for name in (TRACKING_URI, STORAGE_URI) if name in os.environ}
     problems = []
     for name, uri in passed.items():
-        parts = urlsplit(uri)
+        scheme = urlsplit(uri).scheme
         # A file's path may be that of a volume which every machine has; that of a database not.
-        if name == TRACKING_URI and parts.scheme not in ("http", "https"):
+        if name == TRACKING_URI and scheme not in ("http", "https"):
             problems.append(
                 f"{name} must be the http:// or https:// address of a server that the cluster "
-                f"reaches, got one of scheme {parts.scheme or 'none'!r}"
+                f"reaches, got one of scheme {scheme or 'none'!r}"
             )
-        elif "@" in uri.partition("?")[0]:  # a token alone is a secret, too
+        elif "@" in uri:  # a token alone is a secret, too
             problems.append(
                 f"{name} holds a password, which everybody who may list the cluster's jobs would "
                 f"see: give it to the cluster's containers, as deploy/ does"
+            )
+        elif unknown := [one for one in _query_names(uri) if one not in QUERIES[name]]:
+            problems.append(
+                f"{name} may have {', '.join(QUERIES[name]) or 'nothing'} behind its ?, which "
+                f"everybody who may list the cluster's jobs would see, got {', '.join(unknown)}"
             )
     if problems:
         raise ConfigError(problems)
     return passed
 
 
+def _query_names(uri: str) -> list[str]:
+    """Names of what stands behind a URI's `?` or `#`; a value without a name is not told."""
+    _, *items = re.split("[?#&;]", uri)
+    pairs = [item.partition("=") for item in items if item]
+    return [name if equals else "a value without a name" for name, equals, _ in pairs]
+
+
+def _is_file(name: str) -> bool:
+    """Whether `resolve` reads a file for it, rather than a preset."""
+    return "/" in name or name.endswith(YAML_SUFFIXES)
+
+
+def _written(source: str, assignments: Sequence[str]) -> DataConfig:
+    """The images of a source that `resolve` takes, with their paths as they are written."""
+    preset = resources("pipeline.presets") / f"{source}.yaml"
+    file = Path(source).expanduser() if _is_file(source) else preset
+    return load_config(read_yaml(file.read_text(encoding="utf-8")), assignments).base.data
+
+
+def _with_its_home(config: PipelineConfig, written: DataConfig) -> PipelineConfig:
+    """The configuration in which `~` stands as it is written: it is not the home of here."""
+    paths = {"dataset": written.dataset, "test_path": written.test_path}
+    kept: dict[str, Any] = {k: path for k, path in paths.items() if path and path[0] == "~"}
+    data = dataclasses.replace(config.base.data, **kept)
+    return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
+
+
+def _require_extensions(parent: PipelineConfig) -> None:
+    """Refuse what `gan run` would refuse of them without looking at images or models.
+
+    Raises:
+        ConfigError: as `pipeline.extensions.require_extensions`.
+    """
+    sources: dict[str, str] = {}
+    for name in parent.extensions:
+        config = config_within(parent, name)
+        if other := sources.get(config.base.task):
+            raise ConfigError(
+                [f"extensions: {other} and {name} are both of the task {config.base.task}"]
+            )
+        sources[config.base.task] = name
+        check_sweep(config)
+        _require_start(config, parent)
+
+
+def _require_start(config: PipelineConfig, parent: PipelineConfig | None = None) -> None:
+    """Refuse to start from a folder of this machine, or where there is nothing to start from.
+
+    Args:
+        config: of any task.
+        parent: the run that it is a part of, if it is.
+
+    Raises:
+        ConfigError: if it does, or does not fit what it starts from.
+    """
+    task, start = config.base.task, config.base.start
+    if task == GENERATOR and start is None:
+        return  # without the second that importing torch takes
+    from gan.tasks import task_of
+    from pipeline.starts import adopted, pin
+
+    wanted = task_of(config.base).origin(config.base)
+    if wanted is None:
+        pin(config)
+    elif start is not None and Path(start).expanduser().is_dir():
+        raise ConfigError(
+            [
+                f"start must name a registered model, as NAME@champion: the cluster does not have "
+                f"this machine's folder, got {start}"
+            ]
+        )
+    elif start is None and parent is not None and wanted == parent.base.task:
+        adopted(config, parent.base)
+
+
+def _require_extractor(name: str) -> None:
+    """Refuse an extractor whose source lies here and is not sent; one unknown here may be there.
+
+    Raises:
+        ConfigError: if it is not from an installed package.
+    """
+    package = name.partition(":")[0].partition(".")[0]  # its module may not be run to find it
+    spec = None if name == "auto" else importlib.util.find_spec(package)
+    if spec is None or package in PACKAGES:
+        return
+    folders = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    installed = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
+    for folder in folders:
+        if not any(Path(folder).is_relative_to(root) for root in installed):
+            raise ConfigError(
+                [
+                    f"evaluation.extractor must be of a package that is installed, here and on "
+                    f"the cluster's machines, got {name} of {folder}, which is not sent"
+                ]
+            )
+
+
 def _with_its_files(config: PipelineConfig) -> tuple[PipelineConfig, dict[str, str]]:
     """The configuration beside which the YAML files of its extensions lie, and their content."""
     names, files = [], {}
     for number, extension in enumerate(config.extensions):
-        if not extension.endswith(YAML_SUFFIXES):
+        if not _is_file(extension):
             names.append(extension)
             continue
         name = f"extension-{number}.yaml"

@@ -7,20 +7,24 @@ whoever may list the jobs of a cluster can read their environments.
 
 import asyncio
 import importlib.util
+import json
 import logging
 import os
 import re
-import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
+
+from pydantic import ValidationError
 
 from gan.errors import ConfigError
 from tuning.errors import TuningError
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 PATIENCE_SECONDS = 5.0
-"""How long a head may take to accept a connection."""
+"""How long a head may take to accept a connection, and then to say which it is."""
 SUBMIT_SECONDS = 60.0
 """How long a cluster that has just been started may take to be ready for a first job."""
 STOP_SECONDS = 60.0
@@ -48,6 +52,17 @@ _CHATTY = (
 """Ray's loggers that tell of every package and connection."""
 _SETTLED = ("SUCCEEDED", "FAILED", "STOPPED")
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME_IN_ID = 87
+"""Characters of a configuration's name in an id; with all else in it the id has 100."""
+# What Ray's client raises of an answer that a head would not give; it looks at none.
+_NO_ANSWER_OF_A_HEAD = (
+    AttributeError,
+    HTTPException,
+    KeyError,
+    TypeError,
+    ValidationError,
+    json.JSONDecodeError,
+)
 # The head of a cluster answers before the agent that runs jobs does (ray 2.60).
 _NOT_READY = ("No available agent", "status code 503", "status code 502")
 
@@ -128,7 +143,7 @@ class JobServer:
         Raises:
             TuningError: if the cluster does not take it.
         """
-        job = f"gan-{name}-{uuid4().hex[:8]}"
+        job = f"gan-{name[:_NAME_IN_ID]}-{uuid4().hex[:8]}"
         with TemporaryDirectory() as folder, self._speaking():
             for file, content in files.items():
                 (Path(folder) / file).write_text(content)
@@ -160,8 +175,8 @@ class JobServer:
                 if is_retry and "already exists" in str(error):
                     return  # the answer to an earlier attempt was lost
                 is_lost = isinstance(error, OSError)
-                is_ready = not is_lost and not any(words in str(error) for words in _NOT_READY)
-                if is_ready or time.monotonic() >= deadline:
+                is_refusal = not is_lost and not any(words in str(error) for words in _NOT_READY)
+                if is_refusal or time.monotonic() >= deadline:
                     raise
                 is_retry = True
                 time.sleep(POLL_SECONDS)
@@ -269,6 +284,11 @@ class JobServer:
                 f"the cluster at {self.address} wants its token: set RAY_AUTH_TOKEN_PATH to the "
                 f"file that holds it, or RAY_AUTH_TOKEN ({_first_line(error)})"
             ) from error
+        except _NO_ANSWER_OF_A_HEAD as error:
+            raise TuningError(
+                f"{self.address} is no Ray cluster's Jobs API: it does not answer as one does "
+                f"({type(error).__name__}: {_first_line(error)})"
+            ) from error
         except (RuntimeError, OSError, ValueError, ClientError) as error:  # requests': OSError
             if not until(error):
                 raise TuningError(
@@ -277,18 +297,22 @@ class JobServer:
 
 
 def _require_address(address: str) -> None:
-    parts = urlsplit(address)
+    """Refuse what is no address of a head, and one with a secret in it, which is not told.
+
+    Raises:
+        ConfigError: if it is either.
+    """
+    wanted = "--address takes http://HOST:8265 of the cluster's head, without a password or query"
+    # A password may have any character in it, so that only an address without these has none.
+    if found := [mark for mark in "@?#" if mark in address]:
+        raise ConfigError([f"{wanted}, got one with {' and '.join(found)} in it"])
     try:
+        parts = urlsplit(address)
         is_one = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-    except ValueError:  # a port that is none
+    except ValueError:  # a port or a host that is none
         is_one = False
-    if not is_one or parts.username or parts.password:
-        raise ConfigError(
-            [
-                "--address takes http://HOST:8265 of the cluster's head, without a password, "
-                f"got {re.sub('//[^/@]*@', '//***@', address)!r}"
-            ]
-        )
+    if not is_one:
+        raise ConfigError([f"{wanted}, got {address!r}"])
 
 
 def _require_id(job: str) -> None:
@@ -302,11 +326,27 @@ def _require_id(job: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once if nobody answers: Ray's client has no time-out."""
+    """Raise OSError soon if nobody answers: Ray's client has no time-out.
+
+    Any answer will do, that the token is missing, too: the token is not sent.
+    """
     parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    with socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_SECONDS):
-        pass
+    host = parts.hostname or ""
+    connection = HTTPConnection(host, parts.port, timeout=PATIENCE_SECONDS)
+    if parts.scheme == "https":
+        # Ray's client verifies the certificate, by authorities of its own.
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection(host, parts.port, timeout=PATIENCE_SECONDS, context=anybody)
+    try:
+        connection.request("GET", f"{parts.path}/api/version")
+        connection.getresponse().read()
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {PATIENCE_SECONDS:g} s") from error
+    except RemoteDisconnected as error:  # an HTTPException, too, but it says nothing of the server
+        raise ConnectionError(str(error)) from error
+    finally:
+        connection.close()
 
 
 def _has_token() -> bool:

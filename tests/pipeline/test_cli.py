@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from pipeline.settings import resolve
 from tests.pipeline.commands import command_help, command_names, parse
 from tests.pipeline.tiny_run import write_images, write_labelled_images
 from tuning.errors import SweepInterrupted
+from tuning.jobs import Job
 
 COMMANDS = [
     "data",
@@ -355,3 +358,75 @@ def test_help_of_extend_names_every_extension():
     text = command_help("extend")
     assert known_extensions()
     assert all(resolve(name).base.task in text for name in known_extensions())
+
+
+class Head:
+    """A cluster with one job, over by now."""
+
+    def __init__(self, job: Job) -> None:
+        self.only = job
+
+    def jobs(self) -> list[Job]:
+        return [self.only]
+
+    def job(self, job: str) -> Job:
+        return self.only
+
+    def log(self, job: str) -> str:
+        return "what it printed\n"
+
+    def follow(self, job: str) -> Iterator[str]:
+        yield self.log(job)
+
+
+def ask(gan, monkeypatch, *arguments, status="SUCCEEDED", exit_status=None):
+    job = Job(
+        id="gan-" + "x" * 96,
+        name="quick",
+        status=status,
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        ended=datetime(2026, 1, 31, tzinfo=UTC),
+        exit_status=exit_status,
+        entrypoint="python",
+        message="the cluster's words",
+    )
+    monkeypatch.setattr("tuning.jobs.JobServer", lambda address: Head(job))
+    return gan(*arguments, "--address", "http://head:8265")
+
+
+def test_a_list_of_jobs_that_is_piped_has_whole_ids(gan, monkeypatch):
+    answer = ask(gan, monkeypatch, "jobs", exit_status=0)
+    _, row = answer.err.splitlines()
+    assert row.split()[:2] == ["gan-" + "x" * 96, "SUCCEEDED"]
+
+
+def test_a_list_of_jobs_on_a_narrow_terminal_breaks_ids_and_cuts_none(gan, monkeypatch):
+    monkeypatch.setattr(rich.console.Console, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    answer = ask(gan, monkeypatch, "jobs", exit_status=0)
+    assert answer.err.count("x") == 96 + 1  # that of "exit status"
+    assert "…" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status", "ends"),
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 3, 3),
+        ("FAILED", -9, 1),
+        ("FAILED", None, 1),
+        ("STOPPED", None, 1),
+    ],
+)
+def test_following_a_job_ends_as_it_did(status, exit_status, ends, gan, monkeypatch):
+    arguments = ("logs", "gan-quick-1", "--follow")
+    answer = ask(gan, monkeypatch, *arguments, status=status, exit_status=exit_status)
+    assert (answer.status, answer.out) == (ends, "what it printed\n")
+    told = f"error: job gan-{'x' * 96} is {status}: the cluster's words\n"
+    assert answer.err == ("" if exit_status in (0, 3) else told)
+
+
+def test_a_log_of_a_job_that_failed_is_no_failure(gan, monkeypatch):
+    answer = ask(gan, monkeypatch, "logs", "gan-quick-1", status="FAILED", exit_status=3)
+    assert (answer.status, answer.out, answer.err) == (0, "what it printed\n", "")

@@ -1,8 +1,13 @@
 """The client of a cluster's Jobs API, against one that is a few functions (contract)."""
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +61,28 @@ class Client:
         return True
 
 
+VERSION = json.dumps({"version": "4", "ray_version": "2.59.0", "ray_commit": "0"})
+
+
+@contextmanager
+def head(answers: dict[str, str], status: int = 200) -> Iterator[str]:
+    """Address of a server that gives an answer by path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(answers[self.path].encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}"
+        listener.shutdown()
+
+
 @pytest.fixture
 def client() -> Client:
     return Client()
@@ -66,14 +93,14 @@ def server(client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobServe
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda address: client)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield JobServer(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    with head({"/api/version": VERSION}) as address:
+        yield JobServer(f"{address}/")
 
 
-def send(server: JobServer) -> str:
+def send(server: JobServer, name: str = "quick") -> str:
     return server.submit(
         "python run.py",
-        name="quick",
+        name=name,
         files={"run.yaml": "a: 1"},
         packages=["gan"],
         environment={"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
@@ -82,17 +109,38 @@ def send(server: JobServer) -> str:
 
 @pytest.mark.parametrize(
     "address",
-    ["head", "head:8265", "ray://head:10001", "http://", "http://head:port", "http://head:99999"],
+    [
+        "head",
+        "head:8265",
+        "ray://head:10001",
+        "http://",
+        "http://head:port",
+        "http://head:99999",
+        "http://[head",
+    ],
 )
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(ConfigError, match="--address takes http://HOST:8265"):
         JobServer(address)
 
 
-def test_a_password_in_an_address_is_refused_and_not_told():
-    with pytest.raises(ConfigError, match="without a password") as refused:
-        JobServer("http://me:hidden@head:8265")
-    assert "hidden" not in str(refused.value)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:hidden@head:8265",
+        "http://me:hid/den@head:8265",
+        "http://me:1/hidden@head:8265",
+        "http://me:hid@den@head:8265",
+        "http://me:hid?den@head:8265",
+        "http://me:hid#den@head:8265",
+        "me:hidden@head:8265",
+        "http://head:8265?token=hidden",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_told(address):
+    with pytest.raises(ConfigError, match="without a password or query, got one with") as refused:
+        JobServer(address)
+    assert not any(part in str(refused.value) for part in ("hid", "den"))
 
 
 def test_where_nobody_answers_it_says_so_at_once(monkeypatch):
@@ -101,6 +149,89 @@ def test_where_nobody_answers_it_says_so_at_once(monkeypatch):
         port = listener.getsockname()[1]
     with pytest.raises(TuningError, match=rf"^the cluster at http://127.0.0.1:{port}: Connection"):
         JobServer(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_never_answers_is_not_waited_for(scheme, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
+    monkeypatch.setattr(jobs, "PATIENCE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(TuningError, match=rf"^the cluster at {address}: no answer within 0.2"):
+            JobServer(address)
+    assert time.monotonic() - start < 10
+
+
+def told_of(ask: Callable[[], object], address: str) -> None:
+    with pytest.raises(TuningError) as told:
+        ask()
+    assert str(told.value).startswith(f"{address} is no Ray cluster's Jobs API: it does not")
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("answer", ["null", "[]", "{}", '"x"', "1", "<html>\n</html>", ""])
+def test_a_server_that_is_no_head_is_told(answer, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
+    with head({"/api/version": answer}) as address:
+        told_of(lambda: JobServer(address), address)
+
+
+@pytest.mark.parametrize(
+    "answer", ["null", "[{}]", "[null]", '["x"]', '"x"', "1", "<html>\n</html>", ""]
+)
+def test_a_list_that_is_none_of_jobs_is_told(answer, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
+    with head({"/api/version": VERSION, "/api/jobs/": answer}) as address:
+        told_of(JobServer(address).jobs, address)
+
+
+@pytest.mark.parametrize("answer", ["null", "[]", "{}", '"x"', "<html>\n</html>"])
+def test_a_job_that_is_none_is_told(answer, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
+    answers = {"/api/version": VERSION, "/api/jobs/x": answer, "/api/jobs/x/logs": answer}
+    with head(answers) as address:
+        told_of(lambda: JobServer(address).job("x"), address)
+        told_of(lambda: JobServer(address).log("x"), address)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "problem"),
+    [
+        (b"220 mail\r\n", "^{} is no Ray cluster's Jobs API: it does not answer as one does"),
+        (b"", "^the cluster at {}: Remote end closed connection"),
+    ],
+)
+def test_a_server_that_speaks_no_http_is_told(greeting, problem, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(greeting)
+
+        Thread(target=greet, daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(TuningError, match=problem.format(address)):
+            JobServer(address)
+
+
+def test_an_error_of_the_head_is_one_line(monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "before")
+    with (
+        head({"/api/version": "<html>\n</html>"}, status=500) as address,
+        pytest.raises(TuningError, match=rf"^the cluster at {address}: 500 Server Error"),
+    ):
+        JobServer(address)
+
+
+@pytest.mark.parametrize("name", ["x" * 87, "x" * 300])
+def test_a_job_of_any_name_has_an_id_that_can_be_asked_for(name, server):
+    job = send(server, name)
+    assert len(job) == 100
+    assert server.job(job).id == job
 
 
 def test_a_job_has_its_files_its_packages_and_its_own_id(server, client):
