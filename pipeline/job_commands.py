@@ -181,6 +181,10 @@ def _close_runs(job: str) -> int:
     from tuning.tracking import close_job_runs, tracking_uri
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
+        typer.echo(
+            "MLFLOW_TRACKING_URI is not set: whether the job closed its runs was not looked at",
+            err=True,
+        )
         return 0
     return close_job_runs(tracking_uri(), job)
 

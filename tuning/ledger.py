@@ -13,6 +13,7 @@ Where machines share no disk the folder is a replica: its original lies in objec
 process has its own part of it, and what must outlive the process is written to both.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -52,6 +53,9 @@ MARKS = ("interrupted", "expired", "begun")
 T = TypeVar("T")
 TrialStatus = Literal["finished", "stopped", "failed"]
 """`finished`: all its steps; `stopped`: early, see `cause`; `failed`: see `cause`."""
+
+_READ_SECONDS = 10.0
+"""How long another process may take to read what storage has of a sweep."""
 
 StopCause = Literal["interrupted", "time budget", "asha"]
 """Why a trial was stopped: by the user, by the clock, or by its scheduler."""
@@ -113,6 +117,10 @@ def best_report(history: list[dict[str, float]], objective: Objective) -> dict[s
     return max(scored, key=objective.merit, default=None)
 
 
+class _TakenError(TuningError):
+    """Another process holds a lock."""
+
+
 class Ledger:
     """The folder of one sweep.
 
@@ -124,7 +132,7 @@ class Ledger:
 
     def __init__(self, folder: Path, original: Replica | None = None, *, driver: str = "") -> None:
         self.folder, self._original, self.driver = folder, original, driver
-        self._attempt = ""
+        self._attempt, self._is_locked = "", False
 
     @property
     def name(self) -> str:
@@ -158,11 +166,22 @@ class Ledger:
         return str(self.folder.absolute()) if self._original is None else self._original.uri
 
     def refresh(self) -> None:
-        """Take over from the original, if there is one, all that the driver reads of a sweep."""
-        if self._original is not None:
-            for name in MARKS:
-                (self.folder / name).unlink(missing_ok=True)
-            self._original.pull(wanted=_is_record)
+        """Take over from the original, if there is one, all that the driver reads of a sweep.
+
+        While another process on this machine runs the sweep, what is here is newer, and its own.
+        """
+        if self._original is None:
+            return
+        if self._is_locked:
+            self._pull_records(self._original)
+            return
+        with contextlib.suppress(_TakenError), self._locked(patience_seconds=0):
+            self._pull_records(self._original)
+
+    def _pull_records(self, original: Replica) -> None:
+        for name in MARKS:
+            (self.folder / name).unlink(missing_ok=True)
+        original.pull(wanted=_is_record)
 
     def reread(self, index: int) -> None:
         """Take over the result of a trial, which another process may have changed."""
@@ -204,8 +223,19 @@ class Ledger:
         Raises:
             TuningError: if one does already, or if the folder cannot be written.
         """
-        with _locked(self.folder / "lock", what=f"sweep {self.name}", patience_seconds=0):
+        # The lock of a replica is also held by one that only reads, for a moment.
+        with self._locked(patience_seconds=_READ_SECONDS if self.is_replica else 0.0):
             yield
+
+    @contextmanager
+    def _locked(self, *, patience_seconds: float) -> Iterator[None]:
+        what = f"sweep {self.name}"
+        with _locked(self.folder / "lock", what=what, patience_seconds=patience_seconds):
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
 
     @contextmanager
     def writing(self, index: int, *, patience_seconds: float = 120.0) -> Iterator[None]:
@@ -517,7 +547,7 @@ def _locked(path: Path, *, what: str, patience_seconds: float) -> Iterator[None]
         deadline = time.monotonic() + patience_seconds
         while not _try_lock(file):
             if time.monotonic() >= deadline:
-                raise TuningError(f"{what} is being run by another process")
+                raise _TakenError(f"{what} is being run by another process")
             time.sleep(0.1)
         yield
 

@@ -29,7 +29,7 @@ from tuning.errors import (
     TrackingError,
     TuningError,
 )
-from tuning.ledger import Ledger, trial_run
+from tuning.ledger import EXTRACTORS, START, Ledger, trial_run
 from tuning.outbox import RunStatus
 from tuning.provenance import provenance
 from tuning.replica import STORAGE_URI
@@ -135,6 +135,9 @@ def run_sweep(
     images, _ = load_train_valid(config.base.data)
     with ledger.lock():
         ledger.refresh()
+        ledger.provide(EXTRACTORS, extractors)
+        if config.base.start is not None:
+            ledger.provide(START, Path(config.base.start))
         if not ledger.is_replica:  # of one that is, others may have the original
             _begin(ledger, config)
         sweep = _Sweep(config, ledger, space, extractors=extractors, data_digest=images.digest)

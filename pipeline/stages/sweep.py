@@ -20,7 +20,7 @@ from pipeline.evaluation import extractors_folder, prepare_extractor
 from pipeline.graph import Work
 from pipeline.registry import has_run
 from pipeline.stages.data import FACTS
-from tuning.ledger import EXTRACTORS, START, Ledger, best_report, identity, open_ledger, trial_run
+from tuning.ledger import Ledger, best_report, identity, open_ledger, trial_run
 from tuning.replica import joined, storage_uri
 from tuning.results import best_trial, look_up_runs, results_table
 from tuning.sweep import TrialNews, Watcher, run_sweep
@@ -66,9 +66,6 @@ def stage(watcher: Watcher | None, *, resume: str | None = None) -> Callable[[Wo
         logger.info("sweep %s: `gan sweep --resume %s` goes on after any stop", *[folder.name] * 2)
         extractors = extractors_folder(work.workspace)
         prepare_extractor(work.config, extractors)
-        ledger.provide(EXTRACTORS, extractors)
-        if work.config.base.start is not None:
-            ledger.provide(START, Path(work.config.base.start))
         parent_run_id = run_sweep(work.config, ledger, extractors=extractors, watcher=watcher)
         look_up_runs(ledger, tracking_uri(), parent_run_id)
         _log_outcome(ledger)

@@ -201,7 +201,7 @@ def test_of_three_that_begin_the_same_sweep_at_once_one_wins_and_nothing_is_lost
     with ThreadPoolExecutor(max_workers=3) as pool:
         driving = pool.submit(other.run, *command, RAY_ADDRESS=address)
         jobs = list(pool.map(lambda _: person.submit(*settings), range(2)))
-        logs = list(pool.map(lambda job: person.gan("logs", job, "--follow").stdout, jobs))
+        logs = list(pool.map(lambda job: person.run("logs", job, "--follow").stdout, jobs))
         driver = driving.result()
     listed = {job["job"]: job for job in json.loads(person.gan("jobs", "--json").stdout)}
     ends = [(listed[job]["exit_status"], log) for job, log in zip(jobs, logs, strict=True)]
@@ -209,7 +209,7 @@ def test_of_three_that_begin_the_same_sweep_at_once_one_wins_and_nothing_is_lost
     assert sorted(status for status, _ in ends) == [0, 1, 1], ends
     for status, log in ends:
         assert "Traceback" not in log
-        told = ("is being run by another process on this cluster", "another process is at work")
+        told = ("is being run by another process", "another process is at work")
         assert status == 0 or any(reason in log for reason in told)
     found = runs("twice")
     assert [run[:2] for run in found] == [("sweep", "FINISHED"), *[("trial", "FINISHED")] * 2]
@@ -250,6 +250,19 @@ def test_without_the_token_the_cluster_answers_nothing(person: Person, token: st
         assert "wants its token" in answer.stderr
         assert len(answer.stderr.splitlines()) == 1
         assert not token or token not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "0" * 64}],
+)
+def test_without_the_token_no_driver_joins(
+    installed: Installation, person: Person, variables: dict[str, str]
+) -> None:
+    address = f"127.0.0.1:{installed.head.service.port}"
+    answer = person.gan("sweep", "tiny.yaml", status=1, RAY_ADDRESS=address, **variables)
+    assert "could not be reached" in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_secrets_are_in_no_job_no_log_no_run_no_artifact_and_no_command(

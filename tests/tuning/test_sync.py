@@ -241,3 +241,18 @@ def test_a_damaged_file_is_named(
         sync(ledger, mlflow_store)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_another_process_runs_here_is_read_and_not_touched(elsewhere, ledger):
+    """Both have the same replica: what the one has yet to write to storage is no rubbish."""
+    with elsewhere.lock():
+        elsewhere.refresh()
+        fresh = elsewhere.folder / "extractors" / "net"
+        fresh.parent.mkdir()
+        fresh.write_text("not yet in storage")
+        reader = open_ledger(elsewhere.location, role="driver")
+        reader.refresh()
+        assert fresh.exists()
+        assert [result.trial for result in reader.results()] == [0, 1]
+    reader.refresh()
+    assert not fresh.exists()
