@@ -160,11 +160,11 @@ def test_nor_may_an_extension_start_from_one(tmp_path):
 
 
 def test_an_extractor_that_is_not_sent_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "own_features.py").write_text("raise SystemExit('it was run')\n")
+    (tmp_path / "unsent_features.py").write_text("raise SystemExit('it was run')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    problem = refused("evaluation.extractor=own_features:points")
+    problem = refused("evaluation.extractor=unsent_features:points")
     assert problem.startswith("evaluation.extractor must be of a package that is installed")
-    assert f"{tmp_path}/own_features.py, which is not sent" in problem
+    assert f"{tmp_path}/unsent_features.py, which is not sent" in problem
 
 
 @pytest.mark.parametrize("name", ["pytest:main", "of_the_cluster.features:points"])
