@@ -164,7 +164,14 @@ def command_lines() -> str:
 def test_a_job_that_is_stopped_leaves_no_run_running_and_goes_on_when_sent_again(
     person: Person,
 ) -> None:
-    settings = ("--set", "name=stopped", "--set", "train.n_steps=4000")
+    settings = (
+        "--set",
+        "promote.model=stopped-generator",
+        "--set",
+        "name=stopped",
+        "--set",
+        "train.n_steps=4000",
+    )
     settings += ("--set", "evaluation.score_every=500")
     job = person.submit(*settings)
     wait_for_step("stopped")
@@ -190,7 +197,14 @@ def test_of_three_that_begin_the_same_sweep_at_once_one_wins_and_nothing_is_lost
     installed: Installation, person: Person, tmp_path: Path
 ) -> None:
     """Two send a job each, and one has a driver of his own in another folder."""
-    settings = ("--set", "name=twice", "--set", "train.n_steps=16000")
+    settings = (
+        "--set",
+        "promote.model=twice-generator",
+        "--set",
+        "name=twice",
+        "--set",
+        "train.n_steps=16000",
+    )
     settings += ("--set", "train.report_every=40", "--set", "evaluation.score_every=2000")
     other = Person(installed, tmp_path / "other")
     dataset = f"data.dataset={person.folder}/train.npz"
@@ -272,7 +286,7 @@ def test_secrets_are_in_no_job_no_log_no_run_no_artifact_and_no_command(
     wait_for_step("secret")
     running = command_lines()
     assert "pipeline.cli" in running
-    person.gan("logs", job, "--follow")
+    person.run("logs", job, "--follow")
     kept = person.gan("jobs", "--json").stdout + person.gan("logs", job).stdout
     details = subprocess.run(
         [str(Path(sys.executable).with_name("ray")), "job", "list"],
