@@ -5,6 +5,7 @@ A density is its values at the points of a grid, and `cell` the volume around ea
 D(x) = sigmoid(a), as everywhere here.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-LOG_4 = 2 * torch.log(torch.tensor(2.0, dtype=torch.float64)).item()
+LOG_4 = math.log(4)
 
 
 def optimal_discriminator(p_data: Tensor, p_g: Tensor) -> Tensor:

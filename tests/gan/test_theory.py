@@ -23,7 +23,7 @@ from gan.theory import (
 )
 
 EXACT = {"rtol": 0, "atol": 1e-10}
-GRID = torch.linspace(-20, 20, 4_001, dtype=torch.float64)
+GRID = torch.linspace(-20, 20, 2_001, dtype=torch.float64)
 CELL = (GRID[1] - GRID[0]).item()
 
 
