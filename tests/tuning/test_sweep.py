@@ -26,7 +26,7 @@ from tests.tuning.stored_runs import StoredRun, stored_runs
 from tests.tuning.tiny_sweeps import a_result, scores, tiny_config, write_images
 from tuning import cluster, tune_parts
 from tuning import sweep as sweep_module
-from tuning.errors import ReplacedError, SweepInterrupted, TrackingError, TuningError
+from tuning.errors import ReplacedError, TrackingError, TuningError
 from tuning.ledger import Ledger, open_ledger
 from tuning.results import best_trial
 from tuning.sweep import TrialNews, check_sweep, planned_trials, run_sweep
@@ -853,15 +853,26 @@ def test_who_was_replaced_leaves_the_runs_to_the_other(shared_cluster, elsewhere
     assert "KILLED" not in {run.status for run in elsewhere.children()}
 
 
-@pytest.mark.slow
-def test_who_was_replaced_and_is_told_to_stop_leaves_them_as_well(shared_cluster, elsewhere):
-    def replaced(news: TrialNews) -> None:
-        if news.has_ended:
-            elsewhere.ledger.take_over()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(SweepInterrupted):
-        elsewhere.run(replaced)
-    assert elsewhere.parent().status == "RUNNING"
-    assert "KILLED" not in {run.status for run in elsewhere.children()}
-    assert not (elsewhere.folder / "original" / "tiny" / "interrupted").exists()
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_who_was_replaced_and_is_told_to_stop_leaves_them_as_well(
+    elsewhere, monkeypatch, is_replaced
+):
+    ledger = elsewhere.ledger
+    ledger.take_over()
+    sweep = sweep_module._Sweep(
+        elsewhere.config,
+        ledger,
+        check_sweep(elsewhere.config),
+        extractors=elsewhere.folder / "nets",
+        data_digest="0" * 64,
+    )
+    sweep.parent_run_id = "of the sweep"
+    closed = []
+    monkeypatch.setattr(sweep_module, "close_stragglers", lambda *a, **k: closed.append("trials"))
+    monkeypatch.setattr(sweep_module, "close_run", lambda *a, **k: closed.append("sweep"))
+    if is_replaced:
+        elsewhere.ledger.take_over()
+    sweep.terminate()
+    assert set(closed) == (set() if is_replaced else {"trials", "sweep"})
+    interrupted = elsewhere.folder / "original" / "tiny" / "interrupted"
+    assert interrupted.exists() == (not is_replaced)
