@@ -257,6 +257,8 @@ class _Sweep:
         left to open a run.
         """
         self.is_terminated = True
+        # The tuner that is left behind would tell of the cluster that it has lost.
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
         is_mine = self._is_still_mine()
         if is_mine:
             self._close_interrupted()
