@@ -1,7 +1,7 @@
 """The paper's extensions as runs of the main line: which there are, and what each is run with."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gan.config import Objective, PipelineConfig
 from gan.errors import ConfigError, DatasetError
@@ -93,14 +93,32 @@ def require_extensions(parent: PipelineConfig) -> None:
     """Refuse extensions that cannot be run, before anything else is.
 
     Raises:
-        ConfigError: as `config_within`, `require_images` and `pipeline.starts.pin`; a space does
-            not fit; or two are of one task, whose names would be the same.
+        ConfigError: as `checked_extensions`, `require_images` and `pipeline.starts.pin`.
         DatasetError: the images cannot be read.
     """
     if not parent.extensions:
         return
     from gan.tasks import task_of
     from pipeline.starts import adopted, pin
+
+    made: set[str] = set()
+    for config in checked_extensions(parent):
+        require_images(config)
+        wanted = task_of(config.base).origin(config.base)
+        if wanted == parent.base.task and config.base.start is None:
+            adopted(config, parent.base)
+        elif wanted not in made:  # before it, by this run
+            pin(config, accept=require_images)
+        made.add(config.base.task)
+
+
+def checked_extensions(parent: PipelineConfig) -> Iterator[PipelineConfig]:
+    """The configurations of a run's extensions, checked but for images and promoted models.
+
+    Raises:
+        ConfigError: as `config_within`; a space does not fit; or two are of one task, whose names
+            would be the same.
+    """
     from tuning.sweep import check_sweep
 
     sources: dict[str, str] = {}
@@ -111,12 +129,7 @@ def require_extensions(parent: PipelineConfig) -> None:
                 [f"extensions: {other} and {name} are both of the task {config.base.task}"]
             )
         check_sweep(config)
-        require_images(config)
-        wanted = task_of(config.base).origin(config.base)
-        if wanted == parent.base.task and config.base.start is None:
-            adopted(config, parent.base)
-        elif wanted not in sources:  # made before it, by this run
-            pin(config, accept=require_images)
+        yield config
         sources[config.base.task] = name
 
 

@@ -28,7 +28,14 @@ def is_source(name: str) -> bool:
     return name in presets() or name.endswith(YAML_SUFFIXES)
 
 
-def resolve(source: str, assignments: Sequence[str] = ()) -> PipelineConfig:
+def is_file(source: str) -> bool:
+    """Whether `resolve` reads a file for it, rather than a preset."""
+    return "/" in source or source.endswith(YAML_SUFFIXES)
+
+
+def resolve(
+    source: str, assignments: Sequence[str] = (), *, is_here: bool = True
+) -> PipelineConfig:
     """The configuration of a preset or file, with `--set` assignments on top.
 
     Paths of image files are made absolute: workers have other working folders.
@@ -36,19 +43,26 @@ def resolve(source: str, assignments: Sequence[str] = ()) -> PipelineConfig:
     Args:
         source: name of a preset, or path of a YAML file.
         assignments: `a.b=value` each.
+        is_here: whether it is run on this machine; else `~` is left to that which runs it.
 
     Raises:
         ConfigError: if there is no such preset or file, or with every problem of its content.
     """
     config = load_config(_read(source), assignments)
     data = config.base.data
-    dataset = data.dataset if data.dataset in BUILT_IN else _absolute(data.dataset)
-    test_path = None if data.test_path is None else _absolute(data.test_path)
+    dataset = data.dataset
+    if dataset not in BUILT_IN:
+        dataset = _absolute(dataset, is_here=is_here)
+    test_path = data.test_path
+    if test_path is not None:
+        test_path = _absolute(test_path, is_here=is_here)
     data = dataclasses.replace(data, dataset=dataset, test_path=test_path)
     return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
 
 
-def _absolute(path: str) -> str:
+def _absolute(path: str, *, is_here: bool) -> str:
+    if path.startswith("~") and not is_here:
+        return path
     return str(Path(path).expanduser().absolute())
 
 
@@ -69,7 +83,7 @@ def _read(source: str) -> dict[str, Any]:
 
 
 def _text(source: str) -> str:
-    if "/" in source or source.endswith(YAML_SUFFIXES):
+    if is_file(source):
         return Path(source).expanduser().read_text(encoding="utf-8")
     if source in presets():
         return files("pipeline.presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")

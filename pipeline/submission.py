@@ -6,17 +6,15 @@ import os
 import re
 import sysconfig
 from collections.abc import Sequence
-from importlib.resources import files as resources
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from gan.config import DataConfig, PipelineConfig, load_config, read_yaml, to_dict
+from gan.config import PipelineConfig, to_dict
 from gan.errors import ConfigError
-from pipeline.extensions import GENERATOR, config_within, require_objective
-from pipeline.settings import YAML_SUFFIXES, resolve
+from pipeline.extensions import GENERATOR, checked_extensions, require_objective
+from pipeline.settings import is_file, resolve
 from tuning.jobs import JobServer
 from tuning.replica import STORAGE_URI
 from tuning.sweep import check_sweep
@@ -58,10 +56,11 @@ def submit(source: str, assignments: Sequence[str], address: str) -> str:
         ConfigError: if the configuration, the address, or a variable that is passed on is wrong.
         TuningError: if the cluster does not take the job.
     """
-    config = _with_its_home(resolve(source, assignments), _written(source, assignments))
+    config = resolve(source, assignments, is_here=False)
     check_sweep(config)
     require_objective(config)
-    _require_extensions(config)
+    for extension in checked_extensions(config):
+        _require_start(extension, config)
     _require_start(config)
     _require_extractor(config.base.evaluation.extractor)
     environment = job_environment()
@@ -108,44 +107,6 @@ def _query_names(uri: str) -> list[str]:
     _, *items = re.split("[?#&;]", uri)
     pairs = [item.partition("=") for item in items if item]
     return [name if equals else "a value without a name" for name, equals, _ in pairs]
-
-
-def _is_file(name: str) -> bool:
-    """Whether `resolve` reads a file for it, rather than a preset."""
-    return "/" in name or name.endswith(YAML_SUFFIXES)
-
-
-def _written(source: str, assignments: Sequence[str]) -> DataConfig:
-    """The images of a source that `resolve` takes, with their paths as they are written."""
-    preset = resources("pipeline.presets") / f"{source}.yaml"
-    file = Path(source).expanduser() if _is_file(source) else preset
-    return load_config(read_yaml(file.read_text(encoding="utf-8")), assignments).base.data
-
-
-def _with_its_home(config: PipelineConfig, written: DataConfig) -> PipelineConfig:
-    """The configuration in which `~` stands as it is written: it is not the home of here."""
-    paths = {"dataset": written.dataset, "test_path": written.test_path}
-    kept: dict[str, Any] = {k: path for k, path in paths.items() if path and path[0] == "~"}
-    data = dataclasses.replace(config.base.data, **kept)
-    return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
-
-
-def _require_extensions(parent: PipelineConfig) -> None:
-    """Refuse what `gan run` would refuse of them without looking at images or models.
-
-    Raises:
-        ConfigError: as `pipeline.extensions.require_extensions`.
-    """
-    sources: dict[str, str] = {}
-    for name in parent.extensions:
-        config = config_within(parent, name)
-        if other := sources.get(config.base.task):
-            raise ConfigError(
-                [f"extensions: {other} and {name} are both of the task {config.base.task}"]
-            )
-        sources[config.base.task] = name
-        check_sweep(config)
-        _require_start(config, parent)
 
 
 def _require_start(config: PipelineConfig, parent: PipelineConfig | None = None) -> None:
@@ -204,7 +165,7 @@ def _with_its_files(config: PipelineConfig) -> tuple[PipelineConfig, dict[str, s
     """The configuration beside which the YAML files of its extensions lie, and their content."""
     names, files = [], {}
     for number, extension in enumerate(config.extensions):
-        if not _is_file(extension):
+        if not is_file(extension):
             names.append(extension)
             continue
         name = f"extension-{number}.yaml"

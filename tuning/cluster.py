@@ -110,7 +110,7 @@ def disconnect() -> None:
 
 
 def trial_slots(*, cpus: float, gpus: float) -> int:
-    """How many trials the nodes of the cluster hold at once.
+    """How many trials the nodes of the cluster hold at once; waits a while for a first one.
 
     Args:
         cpus: of one trial.

@@ -175,7 +175,7 @@ class Ledger:
         if self._is_locked:
             self._pull_records(self._original)
             return
-        with contextlib.suppress(_TakenError), self._locked(patience_seconds=0):
+        with contextlib.suppress(_TakenError), self._exclusively(patience_seconds=0):
             self._pull_records(self._original)
 
     def _pull_records(self, original: Replica) -> None:
@@ -224,11 +224,11 @@ class Ledger:
             TuningError: if one does already, or if the folder cannot be written.
         """
         # The lock of a replica is also held by one that only reads, for a moment.
-        with self._locked(patience_seconds=_READ_SECONDS if self.is_replica else 0.0):
+        with self._exclusively(patience_seconds=_READ_SECONDS if self.is_replica else 0.0):
             yield
 
     @contextmanager
-    def _locked(self, *, patience_seconds: float) -> Iterator[None]:
+    def _exclusively(self, *, patience_seconds: float) -> Iterator[None]:
         what = f"sweep {self.name}"
         with _locked(self.folder / "lock", what=what, patience_seconds=patience_seconds):
             self._is_locked = True

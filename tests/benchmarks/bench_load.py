@@ -22,7 +22,7 @@ from pathlib import Path
 import sqlalchemy
 
 from gan.config import PipelineConfig, load_config
-from tests.cluster.services import S3_KEYS, object_storage, postgres, tracker
+from tests.cluster.services import S3_KEYS, servers
 from tests.tuning.tiny_sweeps import write_images
 from tuning.ledger import Ledger
 from tuning.sweep import TrialNews, run_sweep
@@ -114,12 +114,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _, database = stack.enter_context(postgres())
-        storage = stack.enter_context(object_storage(folder / "s3"))
-        tracking = stack.enter_context(
-            tracker(folder / "mlflow", database=database, s3_port=storage.port)
-        )
-        os.environ |= {**tracking.environment(), **S3_KEYS}
+        kept = stack.enter_context(servers(folder))
+        os.environ |= {**kept.tracker.environment(), **S3_KEYS}
         import ray
 
         ray.init(num_cpus=arguments.cpus, include_dashboard=False, log_to_driver=False)
@@ -146,7 +142,7 @@ def main() -> None:
             requests_of(folder / "mlflow" / "log"),
             arguments,
         )
-        require_every_metric(database, arguments.trials, arguments.reports)
+        require_every_metric(kept.database_uri, arguments.trials, arguments.reports)
 
 
 def show(

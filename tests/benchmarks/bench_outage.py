@@ -27,7 +27,7 @@ from gan.config import PipelineConfig, to_dict
 from gan.metric_names import IMAGES_SEEN
 from pipeline.settings import resolve
 from tests.cluster.proxy import Mode, Proxy
-from tests.cluster.services import S3_KEYS, object_storage, postgres, tracker
+from tests.cluster.services import S3_KEYS, servers
 from tuning.ledger import Ledger, trial_run
 from tuning.sync import deliver_trial
 from tuning.tracking import prepare_store
@@ -112,11 +112,7 @@ def main() -> None:
     config = resolve("quick", [*settings, "evaluation.score_every=200"])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _, database = stack.enter_context(postgres())
-        storage = stack.enter_context(object_storage(folder / "s3"))
-        tracking = stack.enter_context(
-            tracker(folder / "mlflow", database=database, s3_port=storage.port)
-        )
+        tracking = stack.enter_context(servers(folder)).tracker
         proxy = Proxy(tracking.service.port)
         stack.callback(proxy.close)
         environment = tracking.environment(proxy.port)

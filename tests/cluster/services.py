@@ -244,6 +244,28 @@ def tracker(folder: Path, *, database: str, s3_port: int) -> Iterator[Tracker]:
 
 
 @dataclass(frozen=True)
+class Servers:
+    """Where runs, sweeps and artifacts are kept, running."""
+
+    database: Service
+    database_uri: str
+    storage: Service
+    tracker: Tracker
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[Servers]:
+    """Start PostgreSQL, the object storage, and MLflow on both, and end them."""
+    with ExitStack() as stack:
+        database, database_uri = stack.enter_context(postgres())
+        storage = stack.enter_context(object_storage(folder / "s3"))
+        tracking = stack.enter_context(
+            tracker(folder / "mlflow", database=database_uri, s3_port=storage.port)
+        )
+        yield Servers(database, database_uri, storage, tracking)
+
+
+@dataclass(frozen=True)
 class Head:
     """The head of a Ray cluster with a token."""
 
@@ -376,16 +398,11 @@ class Installation:
 @contextmanager
 def installation(folder: Path) -> Iterator[Installation]:
     """Start all of it, and end it."""
-    with ExitStack() as stack:
-        database, database_uri = stack.enter_context(postgres())
-        storage = stack.enter_context(object_storage(folder / "s3"))
-        tracking = stack.enter_context(
-            tracker(folder / "mlflow", database=database_uri, s3_port=storage.port)
-        )
+    with servers(folder) as kept:
         secrets_of_machine = S3_KEYS | {
             name: value
-            for name, value in tracking.environment().items()
+            for name, value in kept.tracker.environment().items()
             if name != "MLFLOW_TRACKING_URI"
         }
-        head = stack.enter_context(ray_head(folder / "ray", environment=secrets_of_machine))
-        yield Installation(head, tracking, storage, database, database_uri)
+        with ray_head(folder / "ray", environment=secrets_of_machine) as head:
+            yield Installation(head, kept.tracker, kept.storage, kept.database, kept.database_uri)

@@ -31,12 +31,10 @@ from tests.cluster.services import (
     Service,
     Tracker,
     missing_parts,
-    object_storage,
-    postgres,
     ray_head,
     ray_worker,
+    servers,
     storage_uri,
-    tracker,
 )
 from tests.pipeline.tiny_run import SETTINGS, write_images
 from tuning.replica import Replica
@@ -158,12 +156,9 @@ def cluster(tmp_path: Path, home: Path) -> Iterator[Cluster]:
     mark = uuid4().hex
     with ExitStack() as stack:
         has_small_disk = stack.enter_context(small_disk(tmp_path / "cache"))
-        database, database_uri = stack.enter_context(postgres())
-        storage = stack.enter_context(object_storage(tmp_path / "s3"))
-        tracking = stack.enter_context(
-            tracker(tmp_path / "mlflow", database=database_uri, s3_port=storage.port)
-        )
-        to_mlflow, to_storage = Proxy(tracking.service.port), Proxy(storage.port)
+        kept = stack.enter_context(servers(tmp_path))
+        to_mlflow = Proxy(kept.tracker.service.port)
+        to_storage = Proxy(kept.storage.port)
         stack.callback(to_mlflow.close)
         stack.callback(to_storage.close)
         environment = {MARK: mark, "PYTHONPATH": str(ROOT)}
@@ -171,8 +166,8 @@ def cluster(tmp_path: Path, home: Path) -> Iterator[Cluster]:
         running = Cluster(
             tmp_path,
             head,
-            tracking,
-            database,
+            kept.tracker,
+            kept.database,
             to_mlflow,
             to_storage,
             mark,
