@@ -37,11 +37,15 @@ Task = Literal[
     "shared_conditional",
     "learned_prior",
     "semi_supervised",
+    "vae",
 ]
-"""What a run trains: the paper's GAN, or one of its extensions."""
+"""What a run trains: the paper's GAN, one of its extensions, or a rival of Table 1."""
 
-EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
+SECTIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
+
+BASELINES: tuple[Task, ...] = ("vae",)
+"""Those that stand against the GAN; the others are its extensions."""
 
 Objective = Literal[
     "frechet_distance_valid",
@@ -342,6 +346,16 @@ class SemiSupervisedConfig(DistortionConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class VaeConfig:
+    """A variational autoencoder, Kingma and Welling (2014); widths: Makhzani et al. (2015)."""
+
+    dim: int = Field(default=8, ge=1)
+    """Coordinates of z, which are independent standard Gaussians."""
+    hidden: tuple[Units, ...] = Field(default=(1000, 1000), min_length=1)
+    """Units of each hidden layer of the encoder; the decoder has them in reverse."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -408,15 +422,19 @@ class RunConfig:
     """Given, if only as `{}`: learn what z is drawn from."""
     semi_supervised: SemiSupervisedConfig | None = None
     """Given, if only as `{}`: train a classifier with few labels."""
+    vae: VaeConfig | None = None
+    """Given, if only as `{}`: train a variational autoencoder, to compare the GAN with."""
 
     @property
     def task(self) -> Task:
         """What is trained: that of the section which is given."""
-        return next((task for task in EXTENSIONS if getattr(self, task) is not None), "generator")
+        return next((task for task in SECTIONS if getattr(self, task) is not None), "generator")
 
     def __post_init__(self) -> None:
-        if len(given := [task for task in EXTENSIONS if getattr(self, task) is not None]) > 1:
-            raise ValueError(f"a run trains one extension at the most, got {', '.join(given)}")
+        if len(given := [task for task in SECTIONS if getattr(self, task) is not None]) > 1:
+            raise ValueError(
+                f"a run trains one extension or baseline at the most, got {', '.join(given)}"
+            )
         inference = self.inference
         if inference and inference.generator == "joint":
             n_hidden = len(self.generator.hidden)

@@ -33,6 +33,11 @@ RECONSTRUCTION_ERROR = "reconstruction_error"
 """Mean of |G(E(x)) - x|^2 of training images, as a share of these images' variance; 0 where an
 inference net is not taught by it."""
 
+KL_NATS = "kl_nats"
+"""Of a variational autoencoder: KL(q(z|x) || p(z)), mean over training images."""
+RECONSTRUCTION_NATS = "reconstruction_nats"
+"""Of the same: -log p(x|z) of pixels as probabilities, z drawn from q(z|x)."""
+
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""
 IMAGES_PER_SECOND = "images_per_second"

@@ -1,4 +1,4 @@
-"""What a run can train: the paper's GAN, or one of its extensions; how each is saved and read.
+"""What a run can train: the paper's GAN, an extension, a rival; how each is saved and read.
 
     run = start_run(config, images, device="cpu")
     for report in run.train(): ...
@@ -19,6 +19,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gan.baselines import vae
+from gan.baselines.baseline import BaselineRun, Build
+from gan.baselines.baseline import from_weights as baseline_from_weights
+from gan.baselines.baseline import weights_of as baseline_weights
 from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
@@ -94,6 +98,18 @@ class Task:
 OF_IMAGES = (FRECHET_DISTANCE_VALID, PARZEN_LL_VALID)
 """Objectives of whatever is judged by the images that it draws."""
 
+
+def _baseline(build: Build) -> Task:
+    return Task(
+        weights="baseline.safetensors",
+        start=functools.partial(BaselineRun, build=build),
+        weights_of=baseline_weights,
+        read=functools.partial(baseline_from_weights, build=build),
+        score=score_generator,
+        objectives=OF_IMAGES,
+    )
+
+
 TASKS: dict[TaskName, Task] = {
     "generator": Task(
         weights="generator.safetensors",
@@ -152,6 +168,7 @@ TASKS: dict[TaskName, Task] = {
         origin=semi_supervised.origin_of,
         adopt=semi_supervised.adopt,
     ),
+    "vae": _baseline(vae.build),
 }
 """By `RunConfig.task`."""
 

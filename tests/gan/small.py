@@ -105,8 +105,9 @@ EXTENSIONS = {
     "semi_supervised_inference_features": {
         "semi_supervised": {"method": "inference_features", "n_labels": 6}
     },
+    "vae": {"vae": {"dim": 3, "hidden": [6, 5]}},
 }
-"""Every extension, and every kind of it, as settings."""
+"""Every extension and baseline, and every kind of it, as settings."""
 
 
 def labelled_images(n: int = 30, *, seed: int = 0) -> ImageSet:

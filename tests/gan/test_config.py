@@ -12,8 +12,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
+from gan.config import SECTIONS as TASKS
 from gan.config import (
-    EXTENSIONS,
     DataConfig,
     DiscriminatorConfig,
     EvaluationConfig,
@@ -38,7 +38,7 @@ from gan.errors import ConfigError
 
 SECTIONS = {
     task: next(kind for kind in get_args(get_type_hints(RunConfig)[task]) if kind is not NoneType)
-    for task in EXTENSIONS
+    for task in TASKS
 }
 """Sections that are not there unless asked for, of which a run has one at the most."""
 
@@ -429,9 +429,9 @@ def test_a_section_that_is_given_makes_the_task(name):
     assert load_config({}, [f"{name}={{}}"]).base.task == name
 
 
-def test_a_run_trains_one_extension_at_the_most(monkeypatch):
-    monkeypatch.setattr("gan.config.EXTENSIONS", ("conditional", "data"))
-    with pytest.raises(ConfigError, match="one extension at the most, got conditional, data"):
+def test_a_run_trains_one_extension_or_baseline_at_the_most(monkeypatch):
+    monkeypatch.setattr("gan.config.SECTIONS", ("conditional", "data"))
+    with pytest.raises(ConfigError, match="baseline at the most, got conditional, data"):
         run_config({"conditional": {}})
 
 
