@@ -853,6 +853,28 @@ def test_who_was_replaced_leaves_the_runs_to_the_other(shared_cluster, elsewhere
     assert "KILLED" not in {run.status for run in elsewhere.children()}
 
 
+@pytest.mark.slow
+def test_who_waited_until_all_was_done_replaces_nobody(
+    shared_cluster, elsewhere, whole, monkeypatch
+):
+    """Whoever did it is still closing its runs, and must find them its own."""
+    lease, marks = cluster.lease, []
+
+    def once_the_other_is_done(name: str) -> cluster.Lease:
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "lease", lease)
+            patch.setenv("XDG_CACHE_HOME", str(elsewhere.folder / "other-machine"))
+            elsewhere.run()
+        marks.append((elsewhere.folder / "original/tiny/driver").read_text())
+        return lease(name)
+
+    monkeypatch.setattr(cluster, "lease", once_the_other_is_done)
+    elsewhere.run()
+    assert_complete(elsewhere, whole)
+    assert elsewhere.parent().status == "FINISHED"
+    assert [(elsewhere.folder / "original/tiny/driver").read_text()] == marks
+
+
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_who_was_replaced_and_is_told_to_stop_leaves_them_as_well(
     elsewhere, monkeypatch, is_replaced
