@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
@@ -39,7 +39,7 @@ class SavedSampler(Saved, Protocol):
     """What is saved of a run that trains a generator of images."""
 
     @property
-    def G(self) -> Player:
+    def G(self) -> nn.Module:
         """The net, in evaluation mode."""
         ...
 

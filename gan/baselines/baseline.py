@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from gan.config import RunConfig, TrainConfig
 from gan.datasets.images import ImageSet, ImageShape, pixel_mean
-from gan.errors import DivergedError
+from gan.errors import DivergedError, ScoreError
 from gan.metric_names import LEARNING_RATE
 from gan.minibatches import Minibatches
 from gan.optimisers import Descent
+from gan.priors import Prior
 from gan.randomness import Streams
 
 
@@ -77,6 +78,19 @@ class Baseline(nn.Module, ABC):
     def showcase(self, n: int, seed: int) -> Tensor:
         """The first n samples of the seed."""
         return self.sample(n, seed)
+
+    @property
+    def prior(self) -> Prior:
+        """Distribution of z, of a model that has one.
+
+        Raises:
+            ScoreError: it has none.
+        """
+        raise ScoreError("its images come from a Markov chain: no path leads from one to another")
+
+    def decode_paths(self, z: Tensor, *, seed: int) -> Tensor:
+        """See `gan.sampling.PathSampler`; only of a model with a z."""
+        raise ScoreError("its images come from a Markov chain: no path leads from one to another")
 
 
 class Build(Protocol):

@@ -53,7 +53,7 @@ class Vae(Baseline):
         self, image_shape: ImageShape, *, cfg: VaeConfig, pixel_mean: Tensor, rng: torch.Generator
     ) -> None:
         super().__init__(image_shape)
-        self.prior: Prior = Gaussian(cfg.dim)
+        self._prior = Gaussian(cfg.dim)
         self.encode = _perceptron([self.n_pixels, *cfg.hidden, 2 * cfg.dim])
         self.decode = _perceptron([cfg.dim, *reversed(cfg.hidden), self.n_pixels])
         init_uniform(self, init_range=None, rng=rng)
@@ -86,6 +86,11 @@ class Vae(Baseline):
         logits = self.decode(mean + noise * (0.5 * log_variance).exp())
         reconstruction = binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
         return gaussian_kl(mean, log_variance).mean(), reconstruction
+
+    @property
+    def prior(self) -> Prior:
+        """Distribution of z."""
+        return self._prior
 
     @torch.no_grad()
     def sample(self, n: int, seed: int) -> Tensor:
