@@ -730,12 +730,15 @@ def test_a_second_ctrl_c_ends_the_driver_wherever_it_is_and_the_sweep_can_be_gon
     place, driver, whole
 ):
     here = place(*LONG)
-    first = driver(here)
-    first.wait_for(1, 40)
-    os.kill(first.process.pid, signal.SIGINT)
-    first.wait_for_line("stopping after the reports under way")
-    os.kill(first.process.pid, signal.SIGINT)
-    status, printed = first.wait()
+    for _ in range(5):
+        first = driver(here)
+        first.wait_for(1, 40)
+        os.kill(first.process.pid, signal.SIGINT)
+        first.wait_for_line("stopping after the reports under way")
+        os.kill(first.process.pid, signal.SIGINT)
+        status, printed = first.wait()
+        if status != 3:  # else it had stopped by itself before the second came
+            break
     assert status not in (0, 3)
     assert "KeyboardInterrupt" in printed
     assert here.parent().status == "KILLED"
