@@ -409,6 +409,35 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
 
 
 @app.command()
+def theory(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the page.")] = Path(
+        "runs/theory"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Hold section 4 and Figure 1 of the paper against numbers: about a minute, one page.
+
+    Example: gan theory -o runs/theory
+    """
+    from pipeline.errors import PipelineError
+    from pipeline.theory import PAGE, write_theory
+
+    claims = write_theory(output, seed=seed)
+    for claim in claims:
+        sign = "holds" if claim.holds else "FAILS"
+        told = f"{claim.measured_text} ({claim.condition})"
+        typer.echo(f"{sign}  {claim.source}: {claim.text}: {told}", err=True)
+    page = output / PAGE
+    typer.echo(f"page  {page}", err=True)
+    n_held = sum(claim.holds for claim in claims)
+    if as_json:
+        typer.echo(json.dumps({"page": str(page), "claims": len(claims), "hold": n_held}))
+    if n_held < len(claims):
+        raise PipelineError(f"{len(claims) - n_held} of {len(claims)} claims do not hold: {page}")
+
+
+@app.command()
 def sync(
     names: Annotated[
         list[str] | None,
