@@ -24,6 +24,10 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 SPACE = "sweep.space."
 BUILT_IN = ("mnist", "stacked_mnist")
 """Data sets that need no file."""
+PUBLISHED = ("mnist", "fashion_mnist", "cifar10")
+"""Data sets that are read from the folder `data.root`, in the files that are published."""
+NAMED = tuple(dict.fromkeys((*BUILT_IN, *PUBLISHED)))
+"""Data sets that `data.dataset` calls by a name; whatever else it says is a path."""
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """Of a function of the user's: `package.module:function`."""
 
@@ -62,12 +66,27 @@ class DataConfig:
     """The images, and which of them are held out."""
 
     dataset: str = "mnist"
-    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel), or the
-    path of a .parquet or .npz file of training images."""
+    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel),
+    `fashion_mnist` or `cifar10` (in `root`), or the path of a .parquet or .npz file of training
+    images or of a folder of PNG or JPEG pictures, whose sub-folders, if any, are the classes."""
     test_path: str | None = None
-    """For a `dataset` given by path: the file with the test images."""
+    """For a `dataset` given by path: the file or folder with the test images."""
+    root: str | None = None
+    """Folder with the files of `fashion_mnist`, `cifar10` or `mnist` as they are published:
+    torchvision's download, or {train,test}.parquet."""
+    download: bool = False
+    """Whether files that `root` lacks are downloaded into it; without, nothing ever is."""
     n_valid: int = Field(default=10_000, ge=1)
     """Images at the end of the training file that are held out for validation."""
+
+    def __post_init__(self) -> None:
+        if self.root is not None and self.dataset not in PUBLISHED:
+            raise ValueError(
+                f"data.root belongs to {', '.join(PUBLISHED)}: leave it out, got {self.root} "
+                f"beside data.dataset {self.dataset}"
+            )
+        if self.download and self.root is None:
+            raise ValueError("data.root must name the folder that data.download fills, got none")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -356,6 +356,7 @@ def another(kind, name, value):
         "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
         "start": "mnist-generator@champion",
+        "root": "images",
     }
     hint = get_type_hints(kind)[name]
     if name in special:
@@ -377,6 +378,10 @@ def tree_with(task=None):
     if task is not None:
         tree["base"][task] = to_dict(SECTIONS[task]())
     return tree
+
+
+NEEDED_BY = {"base.data.download": {"base.data.root": "images"}}
+"""Settings without which another is refused."""
 
 
 def leaves():
@@ -415,6 +420,8 @@ def test_leaves_are_all_settings():
 @pytest.mark.parametrize("path", leaves())
 def test_every_field_changes_the_digest_and_survives_json(path):
     tree = tree_with(next((task for task in SECTIONS if path.startswith(f"base.{task}.")), None))
+    for other, value in NEEDED_BY.get(path, {}).items():
+        set_path(tree, other, value)
     before = load_config(tree)
     set_path(tree, path, leaves()[path])
     cfg = load_config(tree)
