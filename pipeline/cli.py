@@ -605,6 +605,8 @@ def _startable(config: "PipelineConfig", *stages: str | None) -> "PipelineConfig
         from pipeline.starts import pin
 
         config = pin(config, accept=require_images)
+    else:
+        require_images(config)
     require_extensions(config)
     return config
 

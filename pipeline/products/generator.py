@@ -17,7 +17,7 @@ PAPER = "(Goodfellow et al., 2014, arXiv:1406.2661)"
 
 
 def _exported(saved: SavedGenerator) -> Exported:
-    net = torch.nn.Sequential(saved.G, torch.nn.Unflatten(1, saved.image_shape))
+    net = torch.nn.Sequential(saved.G, saved.G.pixels, torch.nn.Unflatten(1, saved.image_shape))
     return Exported(net=net, examples={"z": torch.zeros(2, saved.config.prior.dim)})
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from gan.config import (
     EXTENSIONS,
+    ConvolutionConfig,
     DataConfig,
     DiscriminatorConfig,
     EvaluationConfig,
@@ -357,6 +358,11 @@ def another(kind, name, value):
         "extensions": ["conditional"],
         "start": "mnist-generator@champion",
         "root": "images",
+        "activations": ["relu", "sigmoid"],
+        "deconv_channels": 12,
+        "output_init_range": 0.5,
+        "convolutions": [{"channels": 2}],
+        "contrast_norm": 55.0,
     }
     hint = get_type_hints(kind)[name]
     if name in special:
@@ -380,7 +386,12 @@ def tree_with(task=None):
     return tree
 
 
-NEEDED_BY = {"base.data.download": {"base.data.root": "images"}}
+LINEAR = {"base.generator.output_bias_from_data": False}
+NEEDED_BY = {
+    "base.data.download": {"base.data.root": "images"},
+    "base.generator.output": LINEAR,
+    "base.train.contrast_norm": LINEAR | {"base.generator.output": "linear"},
+}
 """Settings without which another is refused."""
 
 
@@ -491,7 +502,18 @@ def test_a_config_error_survives_the_way_to_another_process():
 
 CONFIG_NAMES = {
     "own",
-    *("cfg", "_cfg", "config", "base", "run", "train", "prior", "generator", "discriminator"),
+    *(
+        "layer",
+        "cfg",
+        "_cfg",
+        "config",
+        "base",
+        "run",
+        "train",
+        "prior",
+        "generator",
+        "discriminator",
+    ),
     *("evaluation", "data", "sweep", "promote", "limits"),
 }
 
@@ -518,7 +540,8 @@ def attributes_read_from_configurations():
 
 def test_every_field_is_read():
     read = attributes_read_from_configurations()
-    hints = {name: hint for kind in CLASSES for name, hint in get_type_hints(kind).items()}
+    kinds = (*CLASSES, ConvolutionConfig)
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
     # A field with a single choice says what the others mean; there is nothing to read.
     fields = {name for name, hint in hints.items() if len(choices_of(hint)) != 1}
     assert len(fields) >= 60
