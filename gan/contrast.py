@@ -14,8 +14,8 @@ images, in squared error: as g is orthogonal to a constant, that error is, a pix
 
     var mean(x) + var |x - mean(x)| / d
 
-On CIFAR-10's 40,000 training images its root is 0.139, of which cutting off spares 0.00: their own
-root mean square about the mean of all pixels is 0.25.
+On CIFAR-10's 40,000 training images its root is 0.137, of which cutting off spares 0.002; the
+standard deviation of pixels there is 0.25.
 
 Source: pylearn2's `global_contrast_normalize`; cifar10_fully_connected.yaml has the norm 55.
 """
