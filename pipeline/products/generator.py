@@ -54,11 +54,13 @@ def n_parameters(saved: SavedSampler) -> str:
 
 def _card(saved: SavedGenerator) -> Card:
     prior, shape = saved.config.prior, ", ".join(map(str, saved.image_shape))
+    convolves = saved.config.generator.deconv_channels is not None
+    above = ", under a transposed convolution," if convolves else ""
     return Card(
         heading="Generator",
-        what=f"The generator G of generative adversarial nets {PAPER}: a multilayer perceptron of "
-        f"{n_parameters(saved)} parameters. It turns noise z ({prior.dim} coordinates, prior "
-        f"`{prior.kind}`) into images",
+        what=f"The generator G of generative adversarial nets {PAPER}: a multilayer perceptron"
+        f"{above} of {n_parameters(saved)} parameters. It turns noise z ({prior.dim} "
+        f"coordinates, prior `{prior.kind}`) into images",
         caption="These are the first {n_samples} samples of seed {seed}; none was picked.",
         python=f"images = generator.sampler().sample(\n    64, seed=0\n)  # [64, {shape}], "
         "float32 in [0, 1]",
