@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -24,11 +25,17 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 SPACE = "sweep.space."
 BUILT_IN = ("mnist", "stacked_mnist")
 """Data sets that need no file."""
+PUBLISHED = ("mnist", "fashion_mnist", "cifar10")
+"""Data sets that are read from the folder `data.root`, in the files that are published."""
+NAMED = tuple(dict.fromkeys((*BUILT_IN, *PUBLISHED)))
+"""Data sets that `data.dataset` calls by a name; whatever else it says is a path."""
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """Of a function of the user's: `package.module:function`."""
 
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
+Activation = Literal["relu", "sigmoid"]
+"""Of a hidden layer of G."""
 
 Task = Literal[
     "generator",
@@ -66,12 +73,27 @@ class DataConfig:
     """The images, and which of them are held out."""
 
     dataset: str = "mnist"
-    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel), or the
-    path of a .parquet or .npz file of training images."""
+    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel),
+    `fashion_mnist` or `cifar10` (in `root`), or the path of a .parquet or .npz file of training
+    images or of a folder of PNG or JPEG pictures, whose sub-folders, if any, are the classes."""
     test_path: str | None = None
-    """For a `dataset` given by path: the file with the test images."""
+    """For a `dataset` given by path: the file or folder with the test images."""
+    root: str | None = None
+    """Folder with the files of `fashion_mnist`, `cifar10` or `mnist` as they are published:
+    torchvision's download, or {train,test}.parquet."""
+    download: bool = False
+    """Whether files that `root` lacks are downloaded into it; without, nothing ever is."""
     n_valid: int = Field(default=10_000, ge=1)
     """Images at the end of the training file that are held out for validation."""
+
+    def __post_init__(self) -> None:
+        if self.root is not None and self.dataset not in PUBLISHED:
+            raise ValueError(
+                f"data.root belongs to {', '.join(PUBLISHED)}: leave it out, got {self.root} "
+                f"beside data.dataset {self.dataset}"
+            )
+        if self.download and self.root is None:
+            raise ValueError("data.root must name the folder that data.download fills, got none")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -94,24 +116,88 @@ class PriorConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GeneratorConfig:
-    """G: ReLU hidden layers, sigmoid output, noise at the bottom only."""
+    """G: hidden layers of ReLU or sigmoid units, then pixels; noise at the bottom only."""
 
     hidden: tuple[Units, ...] = (1200, 1200)
     """Units of each hidden layer."""
+    activations: tuple[Activation, ...] = ()
+    """Of each hidden layer, `relu` or `sigmoid`; empty: ReLU in all."""
+    deconv_channels: int | None = Field(default=None, ge=1)
+    """Given: the last hidden layer is read as this many square feature maps, of which a transposed
+    convolution makes the image; null: all of its units lead to every pixel."""
+    deconv_kernel: int = Field(default=5, ge=1)
+    """Height and width of that convolution's kernel."""
+    deconv_stride: int = Field(default=3, ge=1)
+    """Pixels from one position of the kernel to the next."""
+    output: Literal["sigmoid", "linear"] = "sigmoid"
+    """Units of the pixels: sigmoid, in (0, 1), or linear, as D sees images by
+    `train.contrast_norm`."""
     batch_norm: bool = False
-    """Batch normalisation before each ReLU; not in the paper."""
+    """Batch normalisation before each activation; not in the paper."""
     dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden units that is dropped; the paper's G has none."""
     init_range: float | None = Field(default=0.05, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+    output_init_range: float | None = Field(default=None, gt=0)
+    """The same of the weights that lead to the pixels; null: as `init_range` says."""
     output_bias_from_data: bool = True
     """Start the output bias at the logit of each pixel's mean over the training images."""
+
+    def __post_init__(self) -> None:
+        if self.activations and len(self.activations) != len(self.hidden):
+            raise ValueError(
+                f"generator.activations must be empty or one for each of {len(self.hidden)} "
+                f"hidden layers, got {len(self.activations)}"
+            )
+        if self.output == "linear" and self.output_bias_from_data:
+            raise ValueError(
+                "generator.output_bias_from_data must be false with generator.output linear, "
+                "whose pixels are no sigmoid of a logit, got true"
+            )
+        if self.deconv_channels is not None and not self._fills_square_maps(self.deconv_channels):
+            raise ValueError(
+                f"generator.deconv_channels must divide the last of generator.hidden into square "
+                f"maps, got {self.deconv_channels} for {list(self.hidden)}"
+            )
+
+    def _fills_square_maps(self, channels: int) -> bool:
+        units = self.hidden[-1] if self.hidden else 0
+        side = math.isqrt(units // channels)
+        return units > 0 and channels * side * side == units
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ConvolutionConfig:
+    """One convolutional layer of D: maxout over pieces, then the maximum over a window."""
+
+    channels: Units
+    """Feature maps."""
+    pieces: Units = 2
+    """Linear pieces of a maxout unit."""
+    kernel: Units = 5
+    """Height and width of the kernel, which moves by single pixels."""
+    padding: int = Field(default=0, ge=0)
+    """Zeros on each side of the maps below."""
+    pool: Units = 1
+    """Height and width of the windows over which the maximum is taken; 1: of none."""
+    pool_stride: Units = 1
+    """Units from one window to the next; the last one may reach beyond the border."""
+
+    def __post_init__(self) -> None:
+        if self.pool_stride > self.pool:
+            raise ValueError(
+                f"discriminator.convolutions: pool_stride must be pool, {self.pool}, at the most, "
+                f"so that no unit is passed over, got {self.pool_stride}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DiscriminatorConfig:
     """D: maxout hidden layers with dropout, one logit out."""
 
+    convolutions: tuple[ConvolutionConfig, ...] = ()
+    """Convolutional maxout layers between the pixels and `hidden`, as {channels: 32, kernel: 8,
+    padding: 4, pool: 4, pool_stride: 2}; empty: none, as in the paper's MNIST run."""
     hidden: tuple[Units, ...] = (240, 240)
     """Units of each hidden layer."""
     activation: Literal["maxout", "leaky_relu"] = "maxout"
@@ -121,9 +207,16 @@ class DiscriminatorConfig:
     dropout_input: float = Field(default=0.2, ge=0, lt=1)
     """Share of pixels that is dropped."""
     dropout_hidden: float = Field(default=0.5, ge=0, lt=1)
-    """Share of units of each hidden layer that is dropped."""
+    """Share of units of each hidden layer, convolutional or not, that is dropped."""
     init_range: float | None = Field(default=0.005, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+
+    def __post_init__(self) -> None:
+        if self.convolutions and self.activation != "maxout":
+            raise ValueError(
+                f"discriminator.activation must be maxout with discriminator.convolutions, "
+                f"which are, got {self.activation}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -136,6 +229,10 @@ class TrainConfig:
     """Updates of D per update of G (`k` in Algorithm 1)."""
     batch_size: int = Field(default=100, ge=2)
     """Images per minibatch (`m` in Algorithm 1)."""
+    contrast_norm: float | None = Field(default=None, gt=0)
+    """Given: both nets know images by their differences from the image's mean, scaled to this
+    Euclidean norm (global contrast normalisation; 55 in the released code's CIFAR-10); null: by
+    pixels in [0, 1]."""
     update_order: Literal["alternating", "simultaneous"] = "alternating"
     """`alternating`: Algorithm 1. `simultaneous`: the released code, in which G's update and the
     last of D's k updates are taken from the same parameters, fakes and dropout masks."""
@@ -383,6 +480,14 @@ class EvaluationConfig:
             )
 
 
+OF_THE_GENERATOR_ALONE = (
+    "generator.deconv_channels",
+    "generator.output",
+    "discriminator.convolutions",
+    "train.contrast_norm",
+)
+"""Settings that extensions, whose nets take and make rows of pixels in [0, 1], cannot follow."""
+
 UNREAD_BY_FEATURE_MATCHING = (
     "train.d_steps",
     "train.update_order",
@@ -434,6 +539,13 @@ class RunConfig:
         if len(given := [task for task in SECTIONS if getattr(self, task) is not None]) > 1:
             raise ValueError(
                 f"a run trains one extension or baseline at the most, got {', '.join(given)}"
+            )
+        if self.task != "generator":
+            self._require_unset(OF_THE_GENERATOR_ALONE, self.task)
+        if self.train.contrast_norm is not None and self.generator.output != "linear":
+            raise ValueError(
+                f"generator.output must be linear with train.contrast_norm, by which pixels are "
+                f"below 0, too, got {self.generator.output}"
             )
         inference = self.inference
         if inference and inference.generator == "joint":
@@ -743,6 +855,8 @@ def _describe(kind: type, detail: Any) -> str:
 
 def _class_at(kind: type, names: list[str]) -> type:
     for name in names:
+        if name.isdigit():  # the place in a list of what `kind` already is
+            continue
         hint = get_type_hints(kind)[name]
         candidates = [hint, *get_args(hint)]
         kind = next(c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c))

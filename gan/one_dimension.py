@@ -134,7 +134,7 @@ def figure1(seed: int = 0, *, config: RunConfig = CONFIG) -> Figure1:
 
 def new_gan(config: RunConfig = CONFIG) -> Gan:
     """Both players at step 0."""
-    return build_gan(config, pixel_mean=torch.full((1,), 0.5), device="cpu")
+    return build_gan(config, image_shape=(1, 1, 1), pixel_mean=torch.full((1,), 0.5), device="cpu")
 
 
 def minibatches(config: RunConfig = CONFIG) -> Iterator[Tensor]:

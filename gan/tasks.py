@@ -26,6 +26,7 @@ from gan.baselines.baseline import weights_of as baseline_weights
 from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
+from gan.conv_nets import require_fitting
 from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import CheckpointError, ConfigError, DatasetError
 from gan.extensions import conditional, learned_prior
@@ -78,7 +79,8 @@ class Task:
         read: tensors that were kept, configuration, shape of an image -> what was saved.
         score: what was saved, on validation images.
         objectives: scores by which its runs can be compared, its own first.
-        require: refuses training images that it cannot be trained on, by a DatasetError.
+        require: refuses training images that it cannot be trained on, by a DatasetError; or nets
+            that do not fit them, by a ConfigError.
         origin: configuration -> the task whose promoted model the run starts from, or None.
         adopt: configuration, that of its origin -> the configuration with the settings that the
             origin decides, by which weights are read back without it.
@@ -118,6 +120,7 @@ TASKS: dict[TaskName, Task] = {
         read=generator_from_weights,
         score=score_generator,
         objectives=OF_IMAGES,
+        require=require_fitting,
     ),
     "conditional": Task(
         weights="generator.safetensors",

@@ -14,6 +14,7 @@ import pytest
 
 from gan.config import SECTIONS as TASKS
 from gan.config import (
+    ConvolutionConfig,
     DataConfig,
     DiscriminatorConfig,
     EvaluationConfig,
@@ -356,6 +357,12 @@ def another(kind, name, value):
         "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
         "start": "mnist-generator@champion",
+        "root": "images",
+        "activations": ["relu", "sigmoid"],
+        "deconv_channels": 12,
+        "output_init_range": 0.5,
+        "convolutions": [{"channels": 2}],
+        "contrast_norm": 55.0,
     }
     hint = get_type_hints(kind)[name]
     if name in special:
@@ -377,6 +384,15 @@ def tree_with(task=None):
     if task is not None:
         tree["base"][task] = to_dict(SECTIONS[task]())
     return tree
+
+
+LINEAR = {"base.generator.output_bias_from_data": False}
+NEEDED_BY = {
+    "base.data.download": {"base.data.root": "images"},
+    "base.generator.output": LINEAR,
+    "base.train.contrast_norm": LINEAR | {"base.generator.output": "linear"},
+}
+"""Settings without which another is refused."""
 
 
 def leaves():
@@ -415,6 +431,8 @@ def test_leaves_are_all_settings():
 @pytest.mark.parametrize("path", leaves())
 def test_every_field_changes_the_digest_and_survives_json(path):
     tree = tree_with(next((task for task in SECTIONS if path.startswith(f"base.{task}.")), None))
+    for other, value in NEEDED_BY.get(path, {}).items():
+        set_path(tree, other, value)
     before = load_config(tree)
     set_path(tree, path, leaves()[path])
     cfg = load_config(tree)
@@ -484,7 +502,18 @@ def test_a_config_error_survives_the_way_to_another_process():
 
 CONFIG_NAMES = {
     "own",
-    *("cfg", "_cfg", "config", "base", "run", "train", "prior", "generator", "discriminator"),
+    *(
+        "layer",
+        "cfg",
+        "_cfg",
+        "config",
+        "base",
+        "run",
+        "train",
+        "prior",
+        "generator",
+        "discriminator",
+    ),
     *("evaluation", "data", "sweep", "promote", "limits"),
 }
 
@@ -511,7 +540,8 @@ def attributes_read_from_configurations():
 
 def test_every_field_is_read():
     read = attributes_read_from_configurations()
-    hints = {name: hint for kind in CLASSES for name, hint in get_type_hints(kind).items()}
+    kinds = (*CLASSES, ConvolutionConfig)
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
     # A field with a single choice says what the others mean; there is nothing to read.
     fields = {name for name, hint in hints.items() if len(choices_of(hint)) != 1}
     assert len(fields) >= 60
