@@ -38,13 +38,14 @@ Task = Literal[
     "learned_prior",
     "semi_supervised",
     "vae",
+    "gsn",
 ]
 """What a run trains: the paper's GAN, one of its extensions, or a rival of Table 1."""
 
 SECTIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
-BASELINES: tuple[Task, ...] = ("vae",)
+BASELINES: tuple[Task, ...] = ("vae", "gsn")
 """Those that stand against the GAN; the others are its extensions."""
 
 Objective = Literal[
@@ -356,6 +357,34 @@ class VaeConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class GsnConfig:
+    """A deep generative stochastic network; defaults: released code of Bengio et al. (2014)."""
+
+    hidden: tuple[Units, ...] = Field(default=(1500, 1500), min_length=1)
+    """Units of each hidden layer, from the pixels up."""
+    walkback: int = Field(default=4, ge=1)
+    """Transitions of the chain from each training image, each with its reconstruction."""
+    corruption: float = Field(default=0.4, ge=0, le=1)
+    """Share of pixels that salt and pepper replaces before each transition."""
+    hidden_noise: float = Field(default=2.0, ge=0)
+    """Standard deviation of the noise before and after the nonlinearity of each hidden layer but
+    the first, which has none."""
+    n_chains: int = Field(default=1_000, ge=1, le=1_000)
+    """Chains behind each thousand samples; 1,000: one sample of each, all independent."""
+    burn_in: int = Field(default=100, ge=1)
+    """Transitions from coin flips to the first sample of a chain."""
+    thinning: int = Field(default=10, ge=1)
+    """Transitions between two samples of a chain; not read with 1,000 chains."""
+
+    def __post_init__(self) -> None:
+        if self.walkback < len(self.hidden):
+            raise ValueError(
+                f"gsn.walkback must be at least the {len(self.hidden)} hidden layers, so that the "
+                f"last of them takes part in a reconstruction, got {self.walkback}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -424,6 +453,8 @@ class RunConfig:
     """Given, if only as `{}`: train a classifier with few labels."""
     vae: VaeConfig | None = None
     """Given, if only as `{}`: train a variational autoencoder, to compare the GAN with."""
+    gsn: GsnConfig | None = None
+    """Given, if only as `{}`: train a generative stochastic network, to compare the GAN with."""
 
     @property
     def task(self) -> Task:

@@ -106,6 +106,8 @@ EXTENSIONS = {
         "semi_supervised": {"method": "inference_features", "n_labels": 6}
     },
     "vae": {"vae": {"dim": 3, "hidden": [6, 5]}},
+    "gsn": {"gsn": {"hidden": [6, 5], "hidden_noise": 0.5, "burn_in": 3}},
+    "gsn_of_three_layers": {"gsn": {"hidden": [6, 5, 4], "burn_in": 3, "n_chains": 400}},
 }
 """Every extension and baseline, and every kind of it, as settings."""
 
