@@ -24,7 +24,7 @@ class Chains(Generic[State]):
         start: number of chains, random stream -> their states before the first transition.
         transition: states, random stream -> states after one more transition.
         read: states -> one row of each chain, [n_chains, d].
-        n_chains: chains side by side.
+        rows_per_chain: rows of a block that come from one chain; 1: all are independent.
         burn_in: transitions before the first row is read.
         thinning: transitions from one row of a chain to the next.
     """
@@ -32,15 +32,15 @@ class Chains(Generic[State]):
     start: Callable[[int, torch.Generator], State]
     transition: Callable[[State, torch.Generator], State]
     read: Callable[[State], Tensor]
-    n_chains: int
+    rows_per_chain: int
     burn_in: int
     thinning: int
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """Rows [n, d] after burn-in, from as many chains as there are whatever n is."""
-        state = self._run(self.start(self.n_chains, rng), self.burn_in, rng)
+        """A block of n rows, [n, d]."""
+        state = self._run(self.start(math.ceil(n / self.rows_per_chain), rng), self.burn_in, rng)
         rows = [self.read(state)]
-        for _ in range(math.ceil(n / self.n_chains) - 1):
+        for _ in range(self.rows_per_chain - 1):
             state = self._run(state, self.thinning, rng)
             rows.append(self.read(state))
         return torch.cat(rows)[:n]

@@ -71,17 +71,16 @@ class Gsn(Baseline):
         super().__init__(image_shape)
         self.cfg = cfg
         # down[i] leads from layer i + 1 to layer i, with W_(i+1)^T and b_i of the docstring.
-        self.down = nn.ModuleList(
-            Linear(above, below)
-            for below, above in itertools.pairwise([self.n_pixels, *cfg.hidden])
-        )
+        widths = [self.n_pixels, *cfg.hidden]
+        self.down = [Linear(above, below) for below, above in itertools.pairwise(widths)]
+        self.maps = nn.ModuleList(self.down)
         self.top_bias = nn.Parameter(torch.zeros(cfg.hidden[-1]))
         with torch.no_grad():
-            for layer in self._maps():
+            for layer in self.down:
                 bound = math.sqrt(6 / sum(layer.weight.shape))
                 layer.weight.uniform_(-bound, bound, generator=rng)
                 layer.bias.zero_()
-            self._maps()[0].bias.copy_(torch.logit(pixel_mean.double(), eps=1e-3))
+            self.down[0].bias.copy_(torch.logit(pixel_mean.double(), eps=1e-3))
 
     def start(self, cfg: TrainConfig) -> None:
         """See `Baseline`."""
@@ -119,7 +118,7 @@ class Gsn(Baseline):
         layers, n_layers = list(state.layers), len(state.layers)
         for i in range(1, n_layers, 2):
             layers[i] = self._renew(layers, i, rng)
-        logits: Tensor = self.down[0](layers[1])
+        logits = self.down[0](layers[1])
         for i in range(2, n_layers, 2):
             layers[i] = self._renew(layers, i, rng)
         x = torch.bernoulli(torch.sigmoid(logits.detach()), generator=rng)
@@ -130,14 +129,14 @@ class Gsn(Baseline):
     def sample(self, n: int, seed: int) -> Tensor:
         """See `Baseline`: the means p of chains that begin at coin flips.
 
-        Each thousand images is of `n_chains` new chains; images of one chain depend on each other.
+        Independent, unless `samples_per_chain` is more than 1: images of one chain are not.
         """
         rng = stream(seed, "samples", self.top_bias.device)
         chains = Chains(
             start=self._coin_flips,
             transition=self.transition,
             read=lambda state: torch.sigmoid(state.logits),
-            n_chains=self.cfg.n_chains,
+            rows_per_chain=self.cfg.samples_per_chain,
             burn_in=self.cfg.burn_in,
             thinning=self.cfg.thinning,
         )
@@ -149,7 +148,7 @@ class Gsn(Baseline):
 
     def _renew(self, layers: Sequence[Tensor], i: int, rng: torch.Generator) -> Tensor:
         above = self.down[i](layers[i + 1]) if i + 1 < len(layers) else self.top_bias
-        inputs = layers[i - 1] @ self._maps()[i - 1].weight + above
+        inputs = layers[i - 1] @ self.down[i - 1].weight + above
         if i == 1:
             return torch.tanh(inputs)
         return self._noisy(torch.tanh(self._noisy(inputs, rng)), rng)
@@ -161,9 +160,6 @@ class Gsn(Baseline):
     def _coin_flips(self, n_chains: int, rng: torch.Generator) -> GsnState:
         zeros = self.top_bias.new_zeros(n_chains, self.n_pixels)
         return self.clamp(salt_and_pepper(zeros, 1.0, rng), rng)
-
-    def _maps(self) -> list[Linear]:
-        return [layer for layer in self.down if isinstance(layer, Linear)]
 
 
 def build(cfg: RunConfig, *, image_shape: ImageShape, pixel_mean: Tensor) -> Gsn:

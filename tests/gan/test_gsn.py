@@ -178,7 +178,7 @@ def test_with_the_exact_denoiser_the_chain_has_the_data_s_distribution():
         start=lambda n, rng: torch.zeros(n, 3, dtype=torch.float64),
         transition=transition,
         read=lambda x: x,
-        n_chains=2_000,
+        rows_per_chain=20,
         burn_in=30,
         thinning=5,
     )
@@ -202,7 +202,7 @@ def test_a_network_that_denoises_exactly_has_the_data_s_distribution():
             odds + math.log(likelihoods[1] / likelihoods[0]),
         ]
     )
-    model = net(3, hidden=(3,), corruption=share, burn_in=20, n_chains=1000)
+    model = net(3, hidden=(3,), corruption=share, burn_in=20)
     with torch.no_grad():
         # From its greatest at c = -w/2 on, w (tanh(w + c) - tanh(c)) falls to the rise of a logit.
         rise = (logits[1] - logits[0])[0].item()
@@ -217,7 +217,7 @@ def test_a_network_that_denoises_exactly_has_the_data_s_distribution():
 
 def test_samples_have_the_moments_of_the_enumerated_chain():
     """Of an arbitrary network: what its transition matrix leaves as it is, not the data's."""
-    model = net(3, hidden=(4,), corruption=0.3, burn_in=40, n_chains=500, thinning=5)
+    model = net(3, hidden=(4,), corruption=0.3, burn_in=40, samples_per_chain=2)
     with torch.no_grad():
         model.down[0].weight.mul_(3)
         model.down[0].bias.copy_(torch.tensor([0.5, -0.4, 0.1]))
@@ -263,7 +263,7 @@ def test_chains_are_read_after_burn_in_and_at_every_thinning():
         start=lambda n, rng: torch.arange(n, dtype=torch.float64)[:, None] * 1000,
         transition=lambda state, rng: state + 1,
         read=lambda state: state,
-        n_chains=3,
+        rows_per_chain=3,
         burn_in=7,
         thinning=4,
     )
