@@ -45,13 +45,15 @@ Task = Literal[
     "learned_prior",
     "semi_supervised",
     "vae",
+    "stacked_cae",
+    "gsn",
 ]
 """What a run trains: the paper's GAN, one of its extensions, or a rival of Table 1."""
 
 SECTIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
-BASELINES: tuple[Task, ...] = ("vae",)
+BASELINES: tuple[Task, ...] = ("vae", "stacked_cae", "gsn")
 """Those that stand against the GAN; the others are its extensions."""
 
 Objective = Literal[
@@ -453,6 +455,55 @@ class VaeConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class StackedCaeConfig:
+    """A stacked contractive autoencoder, Rifai et al. (2011), sampled as by Rifai et al. (2012).
+
+    Its layers are trained one after the other, each in an equal share of `train.n_steps`.
+    """
+
+    hidden: tuple[Units, ...] = Field(default=(1000, 1000), min_length=1)
+    """Units of each layer, from the pixels up."""
+    contraction: float = Field(default=0.1, ge=0)
+    """Weight of the squared norm of the encoder's Jacobian beside the cross-entropy in nats."""
+    walk_std: float = Field(default=1.0, gt=0)
+    """Standard deviation of the walk's noise in the hidden units of the last layer."""
+    samples_per_chain: int = Field(default=1, ge=1)
+    """Samples that a walk gives to each thousand; 1: all are independent."""
+    burn_in: int = Field(default=100, ge=1)
+    """Steps from coin flips to the first sample of a walk."""
+    thinning: int = Field(default=10, ge=1)
+    """Steps between two samples of a walk; read where it gives more than one."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GsnConfig:
+    """A deep generative stochastic network; defaults: released code of Bengio et al. (2014)."""
+
+    hidden: tuple[Units, ...] = Field(default=(1500, 1500), min_length=1)
+    """Units of each hidden layer, from the pixels up."""
+    walkback: int = Field(default=4, ge=1)
+    """Transitions of the chain from each training image, each with its reconstruction."""
+    corruption: float = Field(default=0.4, ge=0, le=1)
+    """Share of pixels that salt and pepper replaces before each transition."""
+    hidden_noise: float = Field(default=2.0, ge=0)
+    """Standard deviation of the noise before and after the nonlinearity of each hidden layer but
+    the first, which has none."""
+    samples_per_chain: int = Field(default=1, ge=1)
+    """Samples that a chain gives to each thousand; 1: all are independent."""
+    burn_in: int = Field(default=100, ge=1)
+    """Transitions from coin flips to the first sample of a chain."""
+    thinning: int = Field(default=10, ge=1)
+    """Transitions between two samples of a chain; read where it gives more than one."""
+
+    def __post_init__(self) -> None:
+        if self.walkback < len(self.hidden):
+            raise ValueError(
+                f"gsn.walkback must be at least the {len(self.hidden)} hidden layers, so that the "
+                f"last of them takes part in a reconstruction, got {self.walkback}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -529,6 +580,10 @@ class RunConfig:
     """Given, if only as `{}`: train a classifier with few labels."""
     vae: VaeConfig | None = None
     """Given, if only as `{}`: train a variational autoencoder, to compare the GAN with."""
+    stacked_cae: StackedCaeConfig | None = None
+    """Given, if only as `{}`: train a contractive autoencoder, to compare the GAN with."""
+    gsn: GsnConfig | None = None
+    """Given, if only as `{}`: train a generative stochastic network, to compare the GAN with."""
 
     @property
     def task(self) -> Task:

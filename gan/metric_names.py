@@ -37,6 +37,14 @@ KL_NATS = "kl_nats"
 """Of a variational autoencoder: KL(q(z|x) || p(z)), mean over training images."""
 RECONSTRUCTION_NATS = "reconstruction_nats"
 """Of the same: -log p(x|z) of pixels as probabilities, z drawn from q(z|x)."""
+LAYER_RECONSTRUCTION_NATS = "layer{layer}_reconstruction_nats"
+"""Of a layer of a stacked autoencoder, counted from 1, while it is trained: cross-entropy of its
+inputs as probabilities, mean over training images."""
+LAYER_CONTRACTION = "layer{layer}_contraction"
+"""Of the same: squared Frobenius norm of the encoder's Jacobian."""
+WALKBACK_NATS = "walkback_nats"
+"""Of a generative stochastic network: -log p(x) of pixels as probabilities, mean over the
+transitions of walkback and training images."""
 
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""

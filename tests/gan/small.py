@@ -106,6 +106,9 @@ EXTENSIONS = {
         "semi_supervised": {"method": "inference_features", "n_labels": 6}
     },
     "vae": {"vae": {"dim": 3, "hidden": [6, 5]}},
+    "stacked_cae": {"stacked_cae": {"hidden": [6, 5], "burn_in": 3, "samples_per_chain": 3}},
+    "gsn": {"gsn": {"hidden": [6, 5], "hidden_noise": 0.5, "burn_in": 3}},
+    "gsn_of_three_layers": {"gsn": {"hidden": [6, 5, 4], "burn_in": 3, "samples_per_chain": 3}},
 }
 """Every extension and baseline, and every kind of it, as settings."""
 
