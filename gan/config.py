@@ -38,13 +38,15 @@ Task = Literal[
     "learned_prior",
     "semi_supervised",
     "vae",
+    "dbn",
+    "dbm",
 ]
 """What a run trains: the paper's GAN, one of its extensions, or a rival of Table 1."""
 
 SECTIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
-BASELINES: tuple[Task, ...] = ("vae",)
+BASELINES: tuple[Task, ...] = ("vae", "dbn", "dbm")
 """Those that stand against the GAN; the others are its extensions."""
 
 Objective = Literal[
@@ -356,6 +358,45 @@ class VaeConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class GibbsConfig:
+    """What the energy-based models share: Gibbs chains, of training and of sampling."""
+
+    gibbs_steps: int = Field(default=1, ge=1)
+    """Steps of the chains at every update (`k` of CD-k)."""
+    anneal_from: float = Field(default=0.0, ge=0, le=1)
+    """Share of each phase of training after which the step size falls linearly to 0; 1: never."""
+    sample_burn_in: int = Field(default=500, ge=1)
+    """Gibbs steps before the first samples, from where the chains of training ended."""
+    sample_thin: int = Field(default=50, ge=1)
+    """Gibbs steps between two samples of a chain, of which there are as many as images in a
+    minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DbnConfig(GibbsConfig):
+    """A deep belief net, Hinton, Osindero and Teh (2006)."""
+
+    hidden: tuple[Units, ...] = Field(default=(500, 2000), min_length=1)
+    """Units of each hidden layer, the lowest first; each has the same share of the steps."""
+    persistent: bool = True
+    """Whether chains go on from update to update, rather than start at each minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DbmConfig(GibbsConfig):
+    """A deep Boltzmann machine, Salakhutdinov and Hinton (2009), and its sizes for MNIST."""
+
+    hidden: tuple[Units, ...] = Field(default=(500, 1000), min_length=2)
+    """Units of each hidden layer, the lowest first."""
+    joint_share: float = Field(default=0.6, gt=0, lt=1)
+    """Share of the steps that trains all layers together; before, each has as many as another."""
+    joint_learning_rate: float = Field(default=0.01, gt=0)
+    """Step size at the beginning of these; before, `train.learning_rate`."""
+    mean_field_steps: int = Field(default=10, ge=1)
+    """Passes over the hidden layers by which their distribution given an image is approximated."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -424,6 +465,10 @@ class RunConfig:
     """Given, if only as `{}`: train a classifier with few labels."""
     vae: VaeConfig | None = None
     """Given, if only as `{}`: train a variational autoencoder, to compare the GAN with."""
+    dbn: DbnConfig | None = None
+    """Given, if only as `{}`: train a deep belief net, to compare the GAN with."""
+    dbm: DbmConfig | None = None
+    """Given, if only as `{}`: train a deep Boltzmann machine, to compare the GAN with."""
 
     @property
     def task(self) -> Task:

@@ -37,6 +37,12 @@ KL_NATS = "kl_nats"
 """Of a variational autoencoder: KL(q(z|x) || p(z)), mean over training images."""
 RECONSTRUCTION_NATS = "reconstruction_nats"
 """Of the same: -log p(x|z) of pixels as probabilities, z drawn from q(z|x)."""
+FREE_ENERGY_GAP_NATS = "free_energy_gap_nats"
+"""Of the restricted Boltzmann machine in training: mean free energy of its minibatch less that of
+its chains; around 0 when both are alike."""
+ENERGY_GAP_NATS = "energy_gap_nats"
+"""Of a deep Boltzmann machine whose layers are trained together: the same of energies, the hidden
+units of the minibatch by mean field."""
 
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""

@@ -19,7 +19,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gan.baselines import vae
+from gan.baselines import dbm, dbn, vae
 from gan.baselines.baseline import BaselineRun, Build
 from gan.baselines.baseline import from_weights as baseline_from_weights
 from gan.baselines.baseline import weights_of as baseline_weights
@@ -169,6 +169,8 @@ TASKS: dict[TaskName, Task] = {
         adopt=semi_supervised.adopt,
     ),
     "vae": _baseline(vae.build),
+    "dbn": _baseline(dbn.build),
+    "dbm": _baseline(dbm.build),
 }
 """By `RunConfig.task`."""
 

@@ -106,6 +106,17 @@ EXTENSIONS = {
         "semi_supervised": {"method": "inference_features", "n_labels": 6}
     },
     "vae": {"vae": {"dim": 3, "hidden": [6, 5]}},
+    "dbn": {"dbn": {"hidden": [6, 5], "sample_burn_in": 3, "sample_thin": 2}},
+    "dbn_of_fresh_chains": {
+        "dbn": {
+            "hidden": [6, 5, 4],
+            "persistent": False,
+            "gibbs_steps": 2,
+            "sample_burn_in": 3,
+            "sample_thin": 2,
+        }
+    },
+    "dbm": {"dbm": {"hidden": [6, 5], "sample_burn_in": 3, "sample_thin": 2}},
 }
 """Every extension and baseline, and every kind of it, as settings."""
 
