@@ -503,11 +503,21 @@ class RunConfig:
             self._require_unset(
                 UNREAD_BY_FEATURE_MATCHING, "semi_supervised.method feature_matching"
             )
+        if self.train.n_steps < (n_phases := self._n_phases()):
+            raise ValueError(
+                f"train.n_steps must be {n_phases} or more, one for each phase of {self.task}, "
+                f"got {self.train.n_steps}"
+            )
         if self.evaluation.score_every % self.train.report_every:
             raise ValueError(
                 f"evaluation.score_every must be a multiple of train.report_every "
                 f"({self.train.report_every}), got {self.evaluation.score_every}"
             )
+
+    def _n_phases(self) -> int:
+        if self.dbn:
+            return len(self.dbn.hidden)
+        return len(self.dbm.hidden) + 1 if self.dbm else 1
 
     def _require_unset(self, paths: Sequence[str], method: str) -> None:
         """Refuse settings that a method does not read, rather than pass over them in silence."""

@@ -117,10 +117,8 @@ class Dbm(Baseline):
             self.chain.copy_(torch.cat([draw(p, rng) for p in mu], 1))
         for _ in range(self.cfg.gibbs_steps):
             self.chain.copy_(self.gibbs(self.chain, rng))
-        states = self._layers(self.chain)
-        for i in range(1, len(states), 2):
-            states[i] = self._received(i, states).sigmoid_()
-        self._descent().update(self._contrast(mu, states))
+        states = self.smooth(self.chain)
+        self._descent().update(self.contrast(mu, states))
         return {ENERGY_GAP_NATS: self.energy(mu).mean() - self.energy(states).mean()}
 
     def _update_rbm(
@@ -184,30 +182,26 @@ class Dbm(Baseline):
                 states[i] = draw(self._received(i, states).sigmoid_(), rng)
         return torch.cat(states, 1)
 
-    @torch.no_grad()
-    def sample(self, n: int, seed: int) -> Tensor:
-        """See `Baseline`: means of p(v|s_1)."""
-        rng = stream(seed, "samples", self.chain.device)
-        chains = GibbsChains(
-            self.gibbs,
-            self.chain,
-            burn_in=self.cfg.sample_burn_in,
-            thin=self.cfg.sample_thin,
-        )
-        h = self._layers(draw_in_blocks(chains, n, rng))[1]
-        return self._rbm(0).propdown(h).view(n, *self.image_shape)
+    def smooth(self, chain: Tensor) -> list[Tensor]:
+        """The layers of a chain, the odd ones by their means given the even ones.
 
-    def decoder(self) -> tuple[nn.Module, int]:
-        """See `Baseline`: s_1 to the means of p(v|s_1)."""
-        return Propdown(self._rbm(0)), self.cfg.hidden[0]
+        Means of products of two layers are those of the states, with less variance.
+        """
+        states = self._layers(chain)
+        for i in range(1, len(states), 2):
+            states[i] = self._received(i, states).sigmoid_()
+        return states
 
-    def _joint_parameters(self) -> list[nn.Parameter]:
-        """All weights, and a bias of each layer, in the order of `_contrast`."""
-        rbms = [self._rbm(i) for i in range(len(self.rbms))]
-        return [*(r.weight for r in rbms), rbms[0].vbias, *(r.hbias for r in rbms)]
+    def contrast(self, mu: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients to descend, of the mean energy of `mu` less that of `states`.
 
-    def _contrast(self, mu: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Gradients of E of the minibatch less that of the chains."""
+        Args:
+            mu: of the minibatch, by mean field; each layer [n, width].
+            states: of the chains.
+
+        Returns:
+            Those of the weights, then of a bias for each layer, from the bottom.
+        """
         pairs = zip(itertools.pairwise(mu), itertools.pairwise(states), strict=True)
         weights = [
             outer_mean(above, below) - outer_mean(mu_above, mu_below)
@@ -215,6 +209,28 @@ class Dbm(Baseline):
         ]
         biases = [s.mean(0) - m.mean(0) for m, s in zip(mu, states, strict=True)]
         return (*weights, *biases)
+
+    @torch.no_grad()
+    def sample(self, n: int, seed: int) -> Tensor:
+        """See `Baseline`: means of p(v|s_1)."""
+        rng = stream(seed, "samples", self.chain.device)
+        chains = GibbsChains(
+            self.gibbs,
+            self.chain,
+            read=lambda chain, rng: self._rbm(0).propdown(self._layers(chain)[1]),
+            burn_in=self.cfg.sample_burn_in,
+            thin=self.cfg.sample_thin,
+        )
+        return draw_in_blocks(chains, n, rng).view(n, *self.image_shape)
+
+    def decoder(self) -> tuple[nn.Module, int]:
+        """See `Baseline`: s_1 to the means of p(v|s_1)."""
+        return Propdown(self._rbm(0)), self.cfg.hidden[0]
+
+    def _joint_parameters(self) -> list[nn.Parameter]:
+        """All weights, and a bias of each layer, in the order of `contrast`."""
+        rbms = [self._rbm(i) for i in range(len(self.rbms))]
+        return [*(r.weight for r in rbms), rbms[0].vbias, *(r.hbias for r in rbms)]
 
     def _layers(self, chain: Tensor) -> list[Tensor]:
         # Contiguous: of others, oneDNN takes a product in hundreds of times as long.

@@ -1,4 +1,4 @@
-"""Deep belief net: Hinton, Osindero and Teh (2006)."""
+"""Deep belief net: Hinton, Osindero and Teh (2006), Neural Computation 18."""
 
 import itertools
 from typing import cast
@@ -24,7 +24,7 @@ class Dbn(Baseline):
     They are trained in turn, from the bottom: each on h drawn of those below it, which then stay
     as they are.  Pixels are the probabilities of units that are drawn anew at every reading.
 
-    Source: section 4 of the paper, "A fast learning algorithm for deep belief nets"; persistent chains: Tieleman (2008).  Differs: no labels in the
+    Source: section 4 of the paper; persistent chains: Tieleman (2008).  Differs: no labels in the
     top RBM, no up-down algorithm behind the greedy training; images are the means of p(v|h_1), as
     in Bengio et al. (2013), "Better mixing via deep representations".
 
@@ -95,24 +95,29 @@ class Dbn(Baseline):
     @torch.no_grad()
     def sample(self, n: int, seed: int) -> Tensor:
         """See `Baseline`: means of p(v|h_1), from Gibbs chains in the top RBM."""
-        *below, top = [self._rbm(i) for i in range(int(self.depth))]
+        top = self._rbm(int(self.depth) - 1)
         rng = stream(seed, "samples", top.chain.device)
         chains = GibbsChains(
             top.gibbs_vhv,
             top.chain,
+            read=self._means,
             burn_in=self.cfg.sample_burn_in,
             thin=self.cfg.sample_thin,
         )
-        states = draw_in_blocks(chains, n, rng)
-        if not below:
-            return top.propdown(top.sample_h_given_v(states, rng)).view(n, *self.image_shape)
-        for rbm in reversed(below[1:]):
-            states = rbm.sample_v_given_h(states, rng)
-        return below[0].propdown(states).view(n, *self.image_shape)
+        return draw_in_blocks(chains, n, rng).view(n, *self.image_shape)
 
     def decoder(self) -> tuple[nn.Module, int]:
         """See `Baseline`: h_1 to the means of p(v|h_1)."""
         return Propdown(self._rbm(0)), self.cfg.hidden[0]
+
+    def _means(self, states: Tensor, rng: torch.Generator) -> Tensor:
+        """Means of p(v|h_1), h_1 drawn given the visible states of the top RBM."""
+        depth = int(self.depth)
+        if depth == 1:
+            states = self._rbm(0).sample_h_given_v(states, rng)
+        for i in range(depth - 2, 0, -1):
+            states = self._rbm(i).sample_v_given_h(states, rng)
+        return self._rbm(0).propdown(states)
 
     def _rbm(self, i: int) -> Rbm:
         return cast(Rbm, self.rbms[i])

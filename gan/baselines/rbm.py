@@ -19,7 +19,7 @@ INITIAL_STD = 0.01
 
 def draw(p: Tensor, rng: torch.Generator) -> Tensor:
     """Independent units, 1 with probability p and else 0, in the shape of p."""
-    return torch.rand(p.shape, generator=rng, device=p.device).lt_(p)
+    return torch.rand(p.shape, generator=rng, device=p.device, dtype=p.dtype).lt_(p)
 
 
 def outer_mean(h: Tensor, v: Tensor) -> Tensor:
@@ -161,6 +161,7 @@ class GibbsChains:
     Args:
         step: one step of all chains, states [n_chains, d] -> [n_chains, d].
         start: their states before the first step, [n_chains, d].
+        read: states to what is wanted of them, [n_chains, d] -> [n_chains, e].
         burn_in: steps before the first rows.
         thin: steps between two rows of a chain.
     """
@@ -170,20 +171,21 @@ class GibbsChains:
         step: Callable[[Tensor, torch.Generator], Tensor],
         start: Tensor,
         *,
+        read: Callable[[Tensor, torch.Generator], Tensor],
         burn_in: int,
         thin: int,
     ) -> None:
-        self._step, self._states, self._thin = step, start, thin
-        self._n_steps = burn_in
+        self._step, self._states, self._read = step, start, read
+        self._n_steps, self._thin = burn_in, thin
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        """The next rows, [n, d]; first one of every chain, then the next one of every chain."""
+        """The next rows, [n, e]; first one of every chain, then the next one of every chain."""
         rows: list[Tensor] = []
         while len(rows) * len(self._states) < n:
             for _ in range(self._n_steps):
                 self._states = self._step(self._states, rng)
             self._n_steps = self._thin
-            rows.append(self._states)
+            rows.append(self._read(self._states, rng))
         return torch.cat(rows)[:n]
 
 
