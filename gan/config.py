@@ -47,13 +47,15 @@ Task = Literal[
     "vae",
     "stacked_cae",
     "gsn",
+    "dbn",
+    "dbm",
 ]
 """What a run trains: the paper's GAN, one of its extensions, or a rival of Table 1."""
 
 SECTIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
 
-BASELINES: tuple[Task, ...] = ("vae", "stacked_cae", "gsn")
+BASELINES: tuple[Task, ...] = ("vae", "stacked_cae", "gsn", "dbn", "dbm")
 """Those that stand against the GAN; the others are its extensions."""
 
 Objective = Literal[
@@ -504,6 +506,45 @@ class GsnConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class GibbsConfig:
+    """What the energy-based models share: Gibbs chains, of training and of sampling."""
+
+    gibbs_steps: int = Field(default=1, ge=1)
+    """Steps of the chains at every update (`k` of CD-k)."""
+    anneal_from: float = Field(default=0.0, ge=0, le=1)
+    """Share of each phase of training after which the step size falls linearly to 0; 1: never."""
+    sample_burn_in: int = Field(default=500, ge=1)
+    """Gibbs steps before the first samples, from where the chains of training ended."""
+    sample_thin: int = Field(default=50, ge=1)
+    """Gibbs steps between two samples of a chain, of which there are as many as images in a
+    minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DbnConfig(GibbsConfig):
+    """A deep belief net, Hinton, Osindero and Teh (2006)."""
+
+    hidden: tuple[Units, ...] = Field(default=(500, 2000), min_length=1)
+    """Units of each hidden layer, the lowest first; each has the same share of the steps."""
+    persistent: bool = True
+    """Whether chains go on from update to update, rather than start at each minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DbmConfig(GibbsConfig):
+    """A deep Boltzmann machine, Salakhutdinov and Hinton (2009), and its sizes for MNIST."""
+
+    hidden: tuple[Units, ...] = Field(default=(500, 1000), min_length=2)
+    """Units of each hidden layer, the lowest first."""
+    joint_share: float = Field(default=0.6, gt=0, lt=1)
+    """Share of the steps that trains all layers together; before, each has as many as another."""
+    joint_learning_rate: float = Field(default=0.01, gt=0)
+    """Step size at the beginning of these; before, `train.learning_rate`."""
+    mean_field_steps: int = Field(default=10, ge=1)
+    """Passes over the hidden layers by which their distribution given an image is approximated."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -584,6 +625,10 @@ class RunConfig:
     """Given, if only as `{}`: train a contractive autoencoder, to compare the GAN with."""
     gsn: GsnConfig | None = None
     """Given, if only as `{}`: train a generative stochastic network, to compare the GAN with."""
+    dbn: DbnConfig | None = None
+    """Given, if only as `{}`: train a deep belief net, to compare the GAN with."""
+    dbm: DbmConfig | None = None
+    """Given, if only as `{}`: train a deep Boltzmann machine, to compare the GAN with."""
 
     @property
     def task(self) -> Task:
@@ -591,17 +636,7 @@ class RunConfig:
         return next((task for task in SECTIONS if getattr(self, task) is not None), "generator")
 
     def __post_init__(self) -> None:
-        if len(given := [task for task in SECTIONS if getattr(self, task) is not None]) > 1:
-            raise ValueError(
-                f"a run trains one extension or baseline at the most, got {', '.join(given)}"
-            )
-        if self.task != "generator":
-            self._require_unset(OF_THE_GENERATOR_ALONE, self.task)
-        if self.train.contrast_norm is not None and self.generator.output != "linear":
-            raise ValueError(
-                f"generator.output must be linear with train.contrast_norm, by which pixels are "
-                f"below 0, too, got {self.generator.output}"
-            )
+        self._require_one_task()
         inference = self.inference
         if inference and inference.generator == "joint":
             n_hidden = len(self.generator.hidden)
@@ -630,6 +665,29 @@ class RunConfig:
                 f"evaluation.score_every must be a multiple of train.report_every "
                 f"({self.train.report_every}), got {self.evaluation.score_every}"
             )
+
+    def _require_one_task(self) -> None:
+        if len(given := [task for task in SECTIONS if getattr(self, task) is not None]) > 1:
+            raise ValueError(
+                f"a run trains one extension or baseline at the most, got {', '.join(given)}"
+            )
+        if self.task != "generator":
+            self._require_unset(OF_THE_GENERATOR_ALONE, self.task)
+        if self.train.contrast_norm is not None and self.generator.output != "linear":
+            raise ValueError(
+                f"generator.output must be linear with train.contrast_norm, by which pixels are "
+                f"below 0, too, got {self.generator.output}"
+            )
+        if self.train.n_steps < (n_phases := self._n_phases()):
+            raise ValueError(
+                f"train.n_steps must be {n_phases} or more, one for each phase of {self.task}, "
+                f"got {self.train.n_steps}"
+            )
+
+    def _n_phases(self) -> int:
+        if self.dbn:
+            return len(self.dbn.hidden)
+        return len(self.dbm.hidden) + 1 if self.dbm else 1
 
     def _require_unset(self, paths: Sequence[str], method: str) -> None:
         """Refuse settings that a method does not read, rather than pass over them in silence."""

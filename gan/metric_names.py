@@ -45,6 +45,12 @@ LAYER_CONTRACTION = "layer{layer}_contraction"
 WALKBACK_NATS = "walkback_nats"
 """Of a generative stochastic network: -log p(x) of pixels as probabilities, mean over the
 transitions of walkback and training images."""
+FREE_ENERGY_GAP_NATS = "free_energy_gap_nats"
+"""Of the restricted Boltzmann machine in training: mean free energy of its minibatch less that of
+its chains; around 0 when both are alike."""
+ENERGY_GAP_NATS = "energy_gap_nats"
+"""Of a deep Boltzmann machine whose layers are trained together: the same of energies, the hidden
+units of the minibatch by mean field."""
 
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""

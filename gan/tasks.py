@@ -19,7 +19,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gan.baselines import gsn, stacked_cae, vae
+from gan.baselines import dbm, dbn, gsn, stacked_cae, vae
 from gan.baselines.baseline import BaselineRun, Build
 from gan.baselines.baseline import from_weights as baseline_from_weights
 from gan.baselines.baseline import weights_of as baseline_weights
@@ -174,6 +174,8 @@ TASKS: dict[TaskName, Task] = {
     "vae": _baseline(vae.build),
     "stacked_cae": _baseline(stacked_cae.build),
     "gsn": _baseline(gsn.build),
+    "dbn": _baseline(dbn.build),
+    "dbm": _baseline(dbm.build),
 }
 """By `RunConfig.task`."""
 

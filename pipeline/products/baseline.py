@@ -37,6 +37,30 @@ RIVALS: dict[Task, Rival] = {
         origin="independent standard Gaussians",
         has_prior=True,
     ),
+    "stacked_cae": Rival(
+        title="Stacked contractive autoencoder",
+        source="Rifai et al., 2011 and 2012, arXiv:1206.6434",
+        code="codes of the first layer",
+        origin="decoded from where a walk among codes of the last one has come",
+    ),
+    "gsn": Rival(
+        title="Deep generative stochastic network",
+        source="Bengio et al., 2014, arXiv:1306.1091",
+        code="the first hidden layer",
+        origin="as its Markov chain has left it",
+    ),
+    "dbn": Rival(
+        title="Deep belief net",
+        source="Hinton, Osindero and Teh, 2006",
+        code="the first hidden layer",
+        origin="drawn from the layers above, whose top two a Gibbs chain draws",
+    ),
+    "dbm": Rival(
+        title="Deep Boltzmann machine",
+        source="Salakhutdinov and Hinton, 2009",
+        code="the first hidden layer",
+        origin="as a Gibbs chain has left it",
+    ),
 }
 """By `RunConfig.task`."""
 

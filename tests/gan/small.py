@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gan.config import RunConfig, with_overrides
 from gan.datasets.images import ImageSet
@@ -39,6 +40,25 @@ def small_images(n: int = 30, *, seed: int = 0) -> ImageSet:
     images = np.random.default_rng(seed).integers(0, 256, (n, 1, 4, 4), dtype=np.uint8)
     images[:, 0, 0, 0], images[:, 0, 3, 3] = 0, 255
     return ImageSet(images=images, labels=None, digest="0" * 64)
+
+
+def two_pictures() -> tuple[ImageSet, NDArray[np.float64]]:
+    """Black and white pictures of which half are mostly white above, half below; and their pixels.
+
+    A pixel differs from its half of the picture in one picture of five, whatever the others do.
+    """
+    above = np.array([0.8, 0.2]).repeat(8)
+    rng = np.random.default_rng(0)
+    pixels = np.concatenate([rng.random((500, 16)) < above, rng.random((500, 16)) < 1 - above])
+    pictures = (255 * pixels).astype(np.uint8).reshape(-1, 1, 4, 4)
+    return ImageSet(images=pictures, labels=None, digest="0" * 64), pixels.astype(np.float64)
+
+
+INDEPENDENT_NATS = 16 * np.log(2)
+"""-log p of such a picture, in the mean, where no pixel tells of another."""
+TRUE_NATS = np.log(2) - 16 * (0.8 * np.log(0.8) + 0.2 * np.log(0.2))
+"""The same under the distribution they are drawn from, but for the few of which one cannot tell
+whether they are white above or below: 8.7."""
 
 
 def small_run(**overrides: object) -> Run:
@@ -109,6 +129,17 @@ EXTENSIONS = {
     "stacked_cae": {"stacked_cae": {"hidden": [6, 5], "burn_in": 3, "samples_per_chain": 3}},
     "gsn": {"gsn": {"hidden": [6, 5], "hidden_noise": 0.5, "burn_in": 3}},
     "gsn_of_three_layers": {"gsn": {"hidden": [6, 5, 4], "burn_in": 3, "samples_per_chain": 3}},
+    "dbn": {"dbn": {"hidden": [6, 5], "sample_burn_in": 3, "sample_thin": 2}},
+    "dbn_of_fresh_chains": {
+        "dbn": {
+            "hidden": [6, 5, 4],
+            "persistent": False,
+            "gibbs_steps": 2,
+            "sample_burn_in": 3,
+            "sample_thin": 2,
+        }
+    },
+    "dbm": {"dbm": {"hidden": [6, 5], "sample_burn_in": 3, "sample_thin": 2}},
 }
 """Every extension and baseline, and every kind of it, as settings."""
 
