@@ -18,7 +18,7 @@ from pipeline.report_figures import BLUE, GREY, INK, LEGEND_ABOVE, STYLE, VERMIL
 GREEN = "#009E73"
 N_LINES = 16
 """From z to x, evenly spaced in z."""
-N_FRAMES, FRAME_MS = 75, 80
+N_FRAMES, FRAME_MS = 50, 120
 HEIGHT = 1.6
 """Of the densities' axis, in heights of the data's density."""
 
