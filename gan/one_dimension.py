@@ -33,7 +33,7 @@ BANDWIDTH = 0.01
 """Of the Gaussians by which p_g is drawn, on the axis of x."""
 NEAR = 0.05
 """Divergence, nats, from which on the pair of panel (a) counts as near convergence."""
-D_ONLY_STEPS, G_ONLY_STEPS = 2_000, 100
+D_ONLY_STEPS, G_ONLY_STEPS = 2_000, 10
 """Updates of D behind panel (b), and of G behind panel (c)."""
 
 CONFIG = RunConfig(
