@@ -21,7 +21,7 @@ def text_of(preset):
 
 def test_presets_are_those_that_are_known():
     assert PRESETS == [
-        *("conditional", "inference", "learned_prior", "mnist", "priors", "quick"),
+        *("conditional", "dbm", "dbn", "inference", "learned_prior", "mnist", "priors", "quick"),
         *("semi_supervised", "shared_conditional"),
     ]
 
