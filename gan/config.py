@@ -513,9 +513,9 @@ class GibbsConfig:
     """Steps of the chains at every update (`k` of CD-k)."""
     anneal_from: float = Field(default=0.0, ge=0, le=1)
     """Share of each phase of training after which the step size falls linearly to 0; 1: never."""
-    sample_burn_in: int = Field(default=500, ge=1)
+    sample_burn_in: int = Field(default=200, ge=1)
     """Gibbs steps before the first samples, from where the chains of training ended."""
-    sample_thin: int = Field(default=50, ge=1)
+    sample_thin: int = Field(default=20, ge=1)
     """Gibbs steps between two samples of a chain, of which there are as many as images in a
     minibatch."""
 

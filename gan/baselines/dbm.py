@@ -70,6 +70,7 @@ class Dbm(Baseline):
     ) -> None:
         super().__init__(image_shape)
         self.cfg = cfg
+        self._ends: list[int] = []
         self.widths = [self.n_pixels, *cfg.hidden]
         last = len(cfg.hidden) - 1
         self.rbms = nn.ModuleList(
@@ -89,8 +90,9 @@ class Dbm(Baseline):
 
     def start(self, cfg: TrainConfig) -> None:
         """See `Baseline`."""
-        n_before = round(cfg.n_steps * (1 - self.cfg.joint_share))
         n_layers = len(self.rbms)
+        n_before = round(cfg.n_steps * (1 - self.cfg.joint_share))
+        n_before = max(n_layers, min(n_before, cfg.n_steps - 1))  # a step for each phase
         self._ends = [n_before * (i + 1) // n_layers for i in range(n_layers)] + [cfg.n_steps]
         self.descents = {
             f"rbm_{i}": build_descent(rbm.parameters(), cfg, learning_rate=cfg.learning_rate)
@@ -118,8 +120,9 @@ class Dbm(Baseline):
         for _ in range(self.cfg.gibbs_steps):
             self.chain.copy_(self.gibbs(self.chain, rng))
         states = self.smooth(self.chain)
+        gap = self.energy(mu).mean() - self.energy(states).mean()
         self._descent().update(self.contrast(mu, states))
-        return {ENERGY_GAP_NATS: self.energy(mu).mean() - self.energy(states).mean()}
+        return {ENERGY_GAP_NATS: gap}
 
     def _update_rbm(
         self, phase: int, v: Tensor, *, begins: bool, rng: torch.Generator

@@ -22,7 +22,8 @@ class Dbn(Baseline):
         p(v, h_1 .. h_l) = p(v|h_1) p(h_1|h_2) .. p(h_(l-1), h_l)
 
     They are trained in turn, from the bottom: each on h drawn of those below it, which then stay
-    as they are.  Pixels are the probabilities of units that are drawn anew at every reading.
+    as they are.  Pixels are the probabilities of units that are drawn anew at every reading; where
+    they are taken for states themselves, samples of MNIST score worse (Parzen, Fréchet).
 
     Source: section 4 of the paper; persistent chains: Tieleman (2008).  Differs: no labels in the
     top RBM, no up-down algorithm behind the greedy training; images are the means of p(v|h_1), as
@@ -52,6 +53,7 @@ class Dbn(Baseline):
     ) -> None:
         super().__init__(image_shape)
         self.cfg = cfg
+        self._ends: list[int] = []
         widths = itertools.pairwise([self.n_pixels, *cfg.hidden])
         self.rbms = nn.ModuleList(Rbm(a, b, n_chains=n_chains, rng=rng) for a, b in widths)
         self.register_buffer("depth", torch.tensor(1))

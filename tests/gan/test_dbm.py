@@ -183,6 +183,13 @@ def test_pairs_of_layers_are_trained_first_and_all_together_then():
     assert names == ["free_energy_gap_nats"] * 2 + ["energy_gap_nats"] * 3
 
 
+@pytest.mark.parametrize("joint_share", [0.01, 0.99])
+def test_each_phase_has_a_step_however_the_steps_are_shared(joint_share):
+    run = start_extension("dbm", train__n_steps=3, dbm__joint_share=joint_share)
+    names = [name for report in run.train() for name in report.means]
+    assert names == ["free_energy_gap_nats"] * 2 + ["energy_gap_nats"]
+
+
 def test_what_comes_from_one_side_is_doubled_where_it_will_come_from_two():
     factors = [
         (rbm.up, rbm.down) for rbm in start_extension("dbm", dbm__hidden=[6, 5, 4]).model.rbms

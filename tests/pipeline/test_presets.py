@@ -22,8 +22,8 @@ def text_of(preset):
 def test_presets_are_those_that_are_known():
     assert PRESETS == [
         *("cifar10", "cifar10_conv", "cifar10_conv_quick", "cifar10_quick", "conditional"),
-        *("fashion_mnist", "inference", "learned_prior", "mnist", "priors", "quick"),
-        *("semi_supervised", "shared_conditional", "vae"),
+        *("dbm", "dbn", "fashion_mnist", "inference", "learned_prior", "mnist", "priors"),
+        *("quick", "semi_supervised", "shared_conditional", "vae"),
     ]
 
 
