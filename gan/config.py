@@ -24,6 +24,8 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 SPACE = "sweep.space."
 BUILT_IN = ("mnist", "stacked_mnist")
 """Data sets that need no file."""
+FOLDED_SUFFIX = ".mat"
+"""Of a file that decides itself which images validate and which test."""
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """Of a function of the user's: `package.module:function`."""
 
@@ -63,11 +65,38 @@ class DataConfig:
 
     dataset: str = "mnist"
     """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel), or the
-    path of a .parquet or .npz file of training images."""
+    path of a .parquet or .npz file of training images or of a .mat file of the Toronto Face
+    Database, TFD_48x48.mat or TFD_96x96.mat."""
     test_path: str | None = None
     """For a `dataset` given by path: the file with the test images."""
     n_valid: int = Field(default=10_000, ge=1)
     """Images at the end of the training file that are held out for validation."""
+    fold: int = Field(default=0, ge=0, le=4)
+    """Of a .mat file: which of its five folds, from 0 as in the released code, says what validates
+    and what tests; the images without a label train."""
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether the file decides itself which images validate and which test."""
+        return self.dataset.endswith(FOLDED_SUFFIX)
+
+    def __post_init__(self) -> None:
+        if not self.is_folded and self.fold:
+            raise ValueError(
+                f"data.fold belongs to a .mat file with folds: leave it out with {self.dataset}, "
+                f"got {self.fold}"
+            )
+        if self.is_folded and self.test_path is not None:
+            raise ValueError(
+                f"data.test_path has no part in {self.dataset}, whose folds say what tests: "
+                f"leave it out, got {self.test_path}"
+            )
+        usual = type(self).n_valid
+        if self.is_folded and self.n_valid != usual:
+            raise ValueError(
+                f"data.n_valid has no part in {self.dataset}, whose folds say what validates: "
+                f"leave it at {usual}, got {self.n_valid}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -268,7 +268,7 @@ def evaluate(  # noqa: PLR0917 - Typer turns each into an option
 def score(  # noqa: PLR0917 - Typer turns each into an option
     file: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet, or a folder of pictures.")],
     dataset: Annotated[
-        str, typer.Option(help="mnist, or the path of a .parquet or .npz file.")
+        str, typer.Option(help="mnist, or the path of a .parquet, .npz or .mat file.")
     ] = "mnist",
     split: Split = "valid",
     test_path: Annotated[
@@ -370,7 +370,7 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
     dataset: Annotated[
         str,
         typer.Option(
-            "--to", metavar="DATASET", help="mnist, or the path of a .parquet or .npz file."
+            "--to", metavar="DATASET", help="mnist, or the path of a .parquet, .npz or .mat file."
         ),
     ] = "mnist",
     k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 10,
@@ -391,10 +391,12 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
 
     Example: gan similar test:7 --to mnist -k 10 -o similar.png
     """
-    from gan.config import load_config
+    from gan.config import FOLDED_SUFFIX, load_config
     from pipeline.similar import find_similar
 
-    given = {"dataset": dataset, "test_path": test_path, "n_valid": 1}
+    # All of a training file is searched; one with folds has no say in how many are held out.
+    n_valid = {} if dataset.endswith(FOLDED_SUFFIX) else {"n_valid": 1}
+    given = {"dataset": dataset, "test_path": test_path} | n_valid
     data = load_config({"base": {"data": given}}).base.data
     found = find_similar(image, data=data, model=model, k=k, output=output)
     for row in found.rows():

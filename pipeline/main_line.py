@@ -121,7 +121,7 @@ def require_test_images(config: PipelineConfig) -> None:
         DatasetError: naming the setting.
     """
     data = config.base.data
-    if data.dataset in BUILT_IN or not Path(data.dataset).exists():
+    if data.dataset in BUILT_IN or data.is_folded or not Path(data.dataset).exists():
         return
     if not any(file.is_file() for file in _test_file(config)):
         raise DatasetError(
