@@ -123,6 +123,10 @@ class GeneratorConfig:
 
     hidden: tuple[Units, ...] = (1200, 1200)
     """Units of each hidden layer."""
+    activations: tuple[Literal["relu", "sigmoid"], ...] | None = None
+    """Activation of each hidden layer; null: ReLU everywhere."""
+    sigmoid_bias: float = 0.0
+    """Initial bias of sigmoid hidden layers; the released TFD and CIFAR-10 nets have -2."""
     batch_norm: bool = False
     """Batch normalisation before each ReLU; not in the paper."""
     dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
@@ -131,6 +135,25 @@ class GeneratorConfig:
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
     output_bias_from_data: bool = True
     """Start the output bias at the logit of each pixel's mean over the training images."""
+    output_sparse_init: int | None = Field(default=None, ge=1)
+    """Incoming weights of each pixel that start at other than 0, standard normal; null: all start
+    by `init_range`."""
+    max_column_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the incoming weights of any unit, to which an update that exceeds it is
+    scaled back; null: no limit."""
+
+    def __post_init__(self) -> None:
+        n_layers = len(self.hidden)
+        if self.activations is not None and len(self.activations) != n_layers:
+            raise ValueError(
+                f"generator.activations must be as many as generator.hidden has layers, "
+                f"{n_layers}, got {list(self.activations)}"
+            )
+        if self.output_sparse_init and self.hidden and self.output_sparse_init > self.hidden[-1]:
+            raise ValueError(
+                f"generator.output_sparse_init must be at most the {self.hidden[-1]} units of the "
+                f"last hidden layer, got {self.output_sparse_init}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -149,6 +172,9 @@ class DiscriminatorConfig:
     """Share of units of each hidden layer that is dropped."""
     init_range: float | None = Field(default=0.005, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+    max_column_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the incoming weights of any unit, of a maxout unit those of each piece, to
+    which an update that exceeds it is scaled back; null: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -309,6 +335,15 @@ class LearnedPriorConfig:
     begin: Literal["identity", "random"] = "identity"
     """`stacked`: whether the net begins by handing its noise on, or with random weights as in the
     released code."""
+    output: Literal["support", "sigmoid"] = "support"
+    """`stacked`: whether z covers the support of the generator's prior, or is of sigmoid units as
+    in the released code, whatever that support."""
+    output_bias: float = 0.0
+    """`stacked`: initial bias of the net's output, before it becomes z; the released code has -2
+    for its sigmoid units."""
+    init_range: float | None = Field(default=None, gt=0)
+    """`stacked`: the net's weights start uniform on +-this; null: on +-1/sqrt(inputs of the
+    layer)."""
     freeze_generator: bool = False
     """`stacked`: train the net below z alone, and leave the generator above it as it is."""
     n_components: int = Field(default=20, ge=2)
@@ -322,6 +357,13 @@ class LearnedPriorConfig:
     """`top_k`: factor an epoch of the share of a minibatch that G learns from, at first all."""
     top_k_floor: float = Field(default=0.5, gt=0, le=1)
     """`top_k`: least share of a minibatch."""
+
+    def __post_init__(self) -> None:
+        if self.output == "sigmoid" and self.begin == "identity":
+            raise ValueError(
+                "learned_prior.begin must be random where learned_prior.output is sigmoid, which "
+                "cannot hand noise on as it is, got identity"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

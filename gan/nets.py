@@ -6,17 +6,24 @@ function of tensors alone, and the simultaneous order can show both players the 
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gan.config import DiscriminatorConfig, GeneratorConfig
-from gan.layers import Linear, Maxout, dropout_mask, init_uniform
+from gan.layers import Linear, Maxout, dropout_mask, init_sparse, init_uniform
 
 LEAKY_SLOPE = 0.2
+
+Activation = Literal["relu", "sigmoid"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+}
+"""Of a hidden layer of G."""
 
 
 class Player(nn.Module, ABC):
@@ -28,13 +35,14 @@ class Player(nn.Module, ABC):
 
 
 class Generator(Player):
-    """G: noise through ReLU layers to pixels in (0, 1).
+    """G: noise through ReLU, or sigmoid, layers to pixels in (0, 1).
 
     Args:
         dim: coordinates of z.
         hidden: units of each hidden layer.
         n_pixels: channels * height * width of an image.
-        batch_norm: normalise each hidden layer over the minibatch before its ReLU.
+        activations: of each hidden layer; None for ReLU everywhere.
+        batch_norm: normalise each hidden layer over the minibatch before its activation.
         dropout_hidden: share of hidden units that is dropped in training; the paper has none.
     """
 
@@ -44,11 +52,14 @@ class Generator(Player):
         *,
         hidden: Sequence[int],
         n_pixels: int,
+        activations: Sequence[Activation] | None = None,
         batch_norm: bool = False,
         dropout_hidden: float = 0.0,
     ) -> None:
         super().__init__()
         self.hidden, self.dropout_hidden = tuple(hidden), dropout_hidden
+        relu: tuple[Activation, ...] = tuple("relu" for _ in self.hidden)
+        self.activations = tuple(activations or relu)
         widths = [dim, *hidden, n_pixels]
         self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(
@@ -94,8 +105,7 @@ class Generator(Player):
         return layers
 
     def _hidden_layer(self, i: int, h: Tensor) -> Tensor:
-        units: Tensor = self.norms[i](self.linears[i](h)).relu()
-        return units
+        return ACTIVATIONS[self.activations[i]](self.norms[i](self.linears[i](h)))
 
 
 class Discriminator(Player):
@@ -169,10 +179,16 @@ def build_generator(
         dim,
         hidden=cfg.hidden,
         n_pixels=len(pixel_mean),
+        activations=cfg.activations,
         batch_norm=cfg.batch_norm,
         dropout_hidden=cfg.dropout_hidden,
     )
     init_uniform(G, init_range=cfg.init_range, rng=rng)
+    for linear, activation in zip(G.linears, G.activations, strict=False):  # but the output
+        if activation == "sigmoid":
+            nn.init.constant_(cast(nn.Linear, linear).bias, cfg.sigmoid_bias)
+    if cfg.output_sparse_init is not None:
+        init_sparse(cast(nn.Linear, G.linears[-1]), n_inputs=cfg.output_sparse_init, rng=rng)
     if cfg.output_bias_from_data:
         with torch.no_grad():
             G.output_bias.copy_(torch.logit(pixel_mean.double(), eps=1e-7))

@@ -355,6 +355,10 @@ def another(kind, name, value):
         "encoder_channels": [7, 6],
         "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
+        "init_range": 0.03,
+        "activations": ["relu", "sigmoid"],
+        "output_sparse_init": 100,
+        "max_column_norm": 1.9365,
         "start": "mnist-generator@champion",
     }
     hint = get_type_hints(kind)[name]
@@ -379,7 +383,10 @@ def tree_with(task=None):
     return tree
 
 
-NEEDED = {"base.data.fold": {"base.data.dataset": "faces.mat"}}
+NEEDED = {
+    "base.data.fold": {"base.data.dataset": "faces.mat"},
+    "base.learned_prior.output": {"base.learned_prior.begin": "random"},
+}
 """Path of a setting -> others that it has no part without."""
 
 
