@@ -421,7 +421,7 @@ class EvaluationConfig:
     n_samples: int = Field(default=10_000, ge=100)
     """Samples of G behind each Parzen score."""
     n_sigma_images: int = Field(default=1_000, ge=10)
-    """Validation images on which the window width is chosen."""
+    """Validation images on which the window width is chosen; all of them where there are fewer."""
     chunk: int = Field(default=500, ge=1)
     """Images scored in one pass: bounds memory, does not change the score."""
     keep_checkpoints: int = Field(default=2, ge=1)

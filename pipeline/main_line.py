@@ -171,8 +171,10 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What came out of the stages that were run or skipped, by name."""
     folders = {outcome.stage: outcome.folder for outcome in outcomes}
     result: dict[str, Any] = {}
-    if folders.keys() == {"data"}:
-        result |= json.loads((folders["data"] / data.FACTS).read_text())
+    if "data" in folders:
+        facts = json.loads((folders["data"] / data.FACTS).read_text())
+        told = facts if folders.keys() == {"data"} else ("notice",)
+        result |= {key: facts[key] for key in told if key in facts}
     if "sweep" in folders:
         winner = json.loads((folders["sweep"] / "winner.json").read_text())
         result |= {key: winner[key] for key in ("sweep", "trial", "run_id")}
