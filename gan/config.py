@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -24,6 +25,10 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 SPACE = "sweep.space."
 BUILT_IN = ("mnist", "stacked_mnist")
 """Data sets that need no file."""
+PUBLISHED = ("mnist", "fashion_mnist", "cifar10")
+"""Data sets that are read from the folder `data.root`, in the files that are published."""
+NAMED = tuple(dict.fromkeys((*BUILT_IN, *PUBLISHED)))
+"""Data sets that `data.dataset` calls by a name; whatever else it says is a path."""
 FOLDED_SUFFIX = ".mat"
 """Of a file that decides itself which images validate and which test."""
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -31,6 +36,8 @@ IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 Units = Annotated[int, Field(ge=1)]
 """Units of one layer."""
+Activation = Literal["relu", "sigmoid"]
+"""Of a hidden layer of G."""
 
 Task = Literal[
     "generator",
@@ -39,11 +46,19 @@ Task = Literal[
     "shared_conditional",
     "learned_prior",
     "semi_supervised",
+    "vae",
+    "stacked_cae",
+    "gsn",
+    "dbn",
+    "dbm",
 ]
-"""What a run trains: the paper's GAN, or one of its extensions."""
+"""What a run trains: the paper's GAN, one of its extensions, or a rival of Table 1."""
 
-EXTENSIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
+SECTIONS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task != "generator")
 """Tasks that have a section of that name in `RunConfig`, which is given to ask for them."""
+
+BASELINES: tuple[Task, ...] = ("vae", "stacked_cae", "gsn", "dbn", "dbm")
+"""Those that stand against the GAN; the others are its extensions."""
 
 Objective = Literal[
     "frechet_distance_valid",
@@ -64,11 +79,17 @@ class DataConfig:
     """The images, and which of them are held out."""
 
     dataset: str = "mnist"
-    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel), or the
-    path of a .parquet or .npz file of training images or of a .mat file of the Toronto Face
-    Database, TFD_48x48.mat or TFD_96x96.mat."""
+    """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel),
+    `fashion_mnist` or `cifar10` (in `root`), or the path of a .parquet or .npz file of training
+    images, of a folder of PNG or JPEG pictures, whose sub-folders, if any, are the classes, or of
+    a .mat file of the Toronto Face Database, TFD_48x48.mat or TFD_96x96.mat."""
     test_path: str | None = None
-    """For a `dataset` given by path: the file with the test images."""
+    """For a `dataset` given by path: the file or folder with the test images."""
+    root: str | None = None
+    """Folder with the files of `fashion_mnist`, `cifar10` or `mnist` as they are published:
+    torchvision's download, or {train,test}.parquet."""
+    download: bool = False
+    """Whether files that `root` lacks are downloaded into it; without, nothing ever is."""
     n_valid: int = Field(default=10_000, ge=1)
     """Images at the end of the training file that are held out for validation."""
     fold: int = Field(default=0, ge=0, le=4)
@@ -81,6 +102,16 @@ class DataConfig:
         return self.dataset.endswith(FOLDED_SUFFIX)
 
     def __post_init__(self) -> None:
+        self._require_what_has_a_part_in_folds()
+        if self.root is not None and self.dataset not in PUBLISHED:
+            raise ValueError(
+                f"data.root belongs to {', '.join(PUBLISHED)}: leave it out, got {self.root} "
+                f"beside data.dataset {self.dataset}"
+            )
+        if self.download and self.root is None:
+            raise ValueError("data.root must name the folder that data.download fills, got none")
+
+    def _require_what_has_a_part_in_folds(self) -> None:
         if not self.is_folded and self.fold:
             raise ValueError(
                 f"data.fold belongs to a .mat file with folds: leave it out with {self.dataset}, "
@@ -119,40 +150,101 @@ class PriorConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GeneratorConfig:
-    """G: ReLU hidden layers, sigmoid output, noise at the bottom only."""
+    """G: hidden layers of ReLU or sigmoid units, then pixels; noise at the bottom only."""
 
     hidden: tuple[Units, ...] = (1200, 1200)
     """Units of each hidden layer."""
-    activations: tuple[Literal["relu", "sigmoid"], ...] | None = None
-    """Activation of each hidden layer; null: ReLU everywhere."""
+    activations: tuple[Activation, ...] = ()
+    """Of each hidden layer, `relu` or `sigmoid`; empty: ReLU in all."""
     sigmoid_bias: float = 0.0
-    """Initial bias of sigmoid hidden layers; the released TFD and CIFAR-10 nets have -2."""
+    """Initial bias of sigmoid hidden layers; the released TFD net has -2, those of CIFAR-10 0."""
+    deconv_channels: int | None = Field(default=None, ge=1)
+    """Given: the last hidden layer is read as this many square feature maps, of which a transposed
+    convolution makes the image; null: all of its units lead to every pixel."""
+    deconv_kernel: int = Field(default=5, ge=1)
+    """Height and width of that convolution's kernel."""
+    deconv_stride: int = Field(default=3, ge=1)
+    """Pixels from one position of the kernel to the next."""
+    output: Literal["sigmoid", "linear"] = "sigmoid"
+    """Units of the pixels: sigmoid, in (0, 1), or linear, as D sees images by
+    `train.contrast_norm`."""
     batch_norm: bool = False
-    """Batch normalisation before each ReLU; not in the paper."""
+    """Batch normalisation before each activation; not in the paper."""
     dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden units that is dropped; the paper's G has none."""
     init_range: float | None = Field(default=0.05, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+    output_init_range: float | None = Field(default=None, gt=0)
+    """The same of the weights that lead to the pixels; null: as `init_range` says."""
     output_bias_from_data: bool = True
     """Start the output bias at the logit of each pixel's mean over the training images."""
     output_sparse_init: int | None = Field(default=None, ge=1)
     """Incoming weights of each pixel that start at other than 0, standard normal; null: all start
-    by `init_range`."""
+    by `output_init_range`."""
     max_column_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the incoming weights of any unit, to which an update that exceeds it is
     scaled back; null: no limit."""
 
     def __post_init__(self) -> None:
-        n_layers = len(self.hidden)
-        if self.activations is not None and len(self.activations) != n_layers:
+        if self.activations and len(self.activations) != len(self.hidden):
             raise ValueError(
-                f"generator.activations must be as many as generator.hidden has layers, "
-                f"{n_layers}, got {list(self.activations)}"
+                f"generator.activations must be empty or one for each of {len(self.hidden)} "
+                f"hidden layers, got {len(self.activations)}"
             )
-        if self.output_sparse_init and self.hidden and self.output_sparse_init > self.hidden[-1]:
+        if self.output == "linear" and self.output_bias_from_data:
+            raise ValueError(
+                "generator.output_bias_from_data must be false with generator.output linear, "
+                "whose pixels are no sigmoid of a logit, got true"
+            )
+        if self.deconv_channels is not None and not self._fills_square_maps(self.deconv_channels):
+            raise ValueError(
+                f"generator.deconv_channels must divide the last of generator.hidden into square "
+                f"maps, got {self.deconv_channels} for {list(self.hidden)}"
+            )
+        if self.output_sparse_init is not None:
+            self._require_sparse_weights(self.output_sparse_init)
+
+    def _require_sparse_weights(self, n_inputs: int) -> None:
+        for name in ("deconv_channels", "output_init_range"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"generator.output_sparse_init must be null with generator.{name} {value}, "
+                    f"got {n_inputs}"
+                )
+        if self.hidden and n_inputs > self.hidden[-1]:
             raise ValueError(
                 f"generator.output_sparse_init must be at most the {self.hidden[-1]} units of the "
-                f"last hidden layer, got {self.output_sparse_init}"
+                f"last hidden layer, got {n_inputs}"
+            )
+
+    def _fills_square_maps(self, channels: int) -> bool:
+        units = self.hidden[-1] if self.hidden else 0
+        side = math.isqrt(units // channels)
+        return units > 0 and channels * side * side == units
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ConvolutionConfig:
+    """One convolutional layer of D: maxout over pieces, then the maximum over a window."""
+
+    channels: Units
+    """Feature maps."""
+    pieces: Units = 2
+    """Linear pieces of a maxout unit."""
+    kernel: Units = 5
+    """Height and width of the kernel, which moves by single pixels."""
+    padding: int = Field(default=0, ge=0)
+    """Zeros on each side of the maps below."""
+    pool: Units = 1
+    """Height and width of the windows over which the maximum is taken; 1: of none."""
+    pool_stride: Units = 1
+    """Units from one window to the next; the last one may reach beyond the border."""
+
+    def __post_init__(self) -> None:
+        if self.pool_stride > self.pool:
+            raise ValueError(
+                f"discriminator.convolutions: pool_stride must be pool, {self.pool}, at the most, "
+                f"so that no unit is passed over, got {self.pool_stride}"
             )
 
 
@@ -160,6 +252,9 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """D: maxout hidden layers with dropout, one logit out."""
 
+    convolutions: tuple[ConvolutionConfig, ...] = ()
+    """Convolutional maxout layers between the pixels and `hidden`, as {channels: 32, kernel: 8,
+    padding: 4, pool: 4, pool_stride: 2}; empty: none, as in the paper's MNIST run."""
     hidden: tuple[Units, ...] = (240, 240)
     """Units of each hidden layer."""
     activation: Literal["maxout", "leaky_relu"] = "maxout"
@@ -169,12 +264,19 @@ class DiscriminatorConfig:
     dropout_input: float = Field(default=0.2, ge=0, lt=1)
     """Share of pixels that is dropped."""
     dropout_hidden: float = Field(default=0.5, ge=0, lt=1)
-    """Share of units of each hidden layer that is dropped."""
+    """Share of units of each hidden layer, convolutional or not, that is dropped."""
     init_range: float | None = Field(default=0.005, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
     max_column_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the incoming weights of any unit, of a maxout unit those of each piece, to
     which an update that exceeds it is scaled back; null: no limit."""
+
+    def __post_init__(self) -> None:
+        if self.convolutions and self.activation != "maxout":
+            raise ValueError(
+                f"discriminator.activation must be maxout with discriminator.convolutions, "
+                f"which are, got {self.activation}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -187,6 +289,10 @@ class TrainConfig:
     """Updates of D per update of G (`k` in Algorithm 1)."""
     batch_size: int = Field(default=100, ge=2)
     """Images per minibatch (`m` in Algorithm 1)."""
+    contrast_norm: float | None = Field(default=None, gt=0)
+    """Given: both nets know images by their differences from the image's mean, scaled to this
+    Euclidean norm (global contrast normalisation; 55 in the released code's CIFAR-10); null: by
+    pixels in [0, 1]."""
     update_order: Literal["alternating", "simultaneous"] = "alternating"
     """`alternating`: Algorithm 1. `simultaneous`: the released code, in which G's update and the
     last of D's k updates are taken from the same parameters, fakes and dropout masks."""
@@ -413,6 +519,104 @@ class SemiSupervisedConfig(DistortionConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class VaeConfig:
+    """A variational autoencoder, Kingma and Welling (2014); widths: Makhzani et al. (2015)."""
+
+    dim: int = Field(default=8, ge=1)
+    """Coordinates of z, which are independent standard Gaussians."""
+    hidden: tuple[Units, ...] = Field(default=(1000, 1000), min_length=1)
+    """Units of each hidden layer of the encoder; the decoder has them in reverse."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StackedCaeConfig:
+    """A stacked contractive autoencoder, Rifai et al. (2011), sampled as by Rifai et al. (2012).
+
+    Its layers are trained one after the other, each in an equal share of `train.n_steps`.
+    """
+
+    hidden: tuple[Units, ...] = Field(default=(1000, 1000), min_length=1)
+    """Units of each layer, from the pixels up."""
+    contraction: float = Field(default=0.1, ge=0)
+    """Weight of the squared norm of the encoder's Jacobian beside the cross-entropy in nats."""
+    walk_std: float = Field(default=1.0, gt=0)
+    """Standard deviation of the walk's noise in the hidden units of the last layer."""
+    samples_per_chain: int = Field(default=1, ge=1)
+    """Samples that a walk gives to each thousand; 1: all are independent."""
+    burn_in: int = Field(default=100, ge=1)
+    """Steps from coin flips to the first sample of a walk."""
+    thinning: int = Field(default=10, ge=1)
+    """Steps between two samples of a walk; read where it gives more than one."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GsnConfig:
+    """A deep generative stochastic network; defaults: released code of Bengio et al. (2014)."""
+
+    hidden: tuple[Units, ...] = Field(default=(1500, 1500), min_length=1)
+    """Units of each hidden layer, from the pixels up."""
+    walkback: int = Field(default=4, ge=1)
+    """Transitions of the chain from each training image, each with its reconstruction."""
+    corruption: float = Field(default=0.4, ge=0, le=1)
+    """Share of pixels that salt and pepper replaces before each transition."""
+    hidden_noise: float = Field(default=2.0, ge=0)
+    """Standard deviation of the noise before and after the nonlinearity of each hidden layer but
+    the first, which has none."""
+    samples_per_chain: int = Field(default=1, ge=1)
+    """Samples that a chain gives to each thousand; 1: all are independent."""
+    burn_in: int = Field(default=100, ge=1)
+    """Transitions from coin flips to the first sample of a chain."""
+    thinning: int = Field(default=10, ge=1)
+    """Transitions between two samples of a chain; read where it gives more than one."""
+
+    def __post_init__(self) -> None:
+        if self.walkback < len(self.hidden):
+            raise ValueError(
+                f"gsn.walkback must be at least the {len(self.hidden)} hidden layers, so that the "
+                f"last of them takes part in a reconstruction, got {self.walkback}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GibbsConfig:
+    """What the energy-based models share: Gibbs chains, of training and of sampling."""
+
+    gibbs_steps: int = Field(default=1, ge=1)
+    """Steps of the chains at every update (`k` of CD-k)."""
+    anneal_from: float = Field(default=0.0, ge=0, le=1)
+    """Share of each phase of training after which the step size falls linearly to 0; 1: never."""
+    sample_burn_in: int = Field(default=500, ge=1)
+    """Gibbs steps before the first samples, from where the chains of training ended."""
+    sample_thin: int = Field(default=50, ge=1)
+    """Gibbs steps between two samples of a chain, of which there are as many as images in a
+    minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DbnConfig(GibbsConfig):
+    """A deep belief net, Hinton, Osindero and Teh (2006)."""
+
+    hidden: tuple[Units, ...] = Field(default=(500, 2000), min_length=1)
+    """Units of each hidden layer, the lowest first; each has the same share of the steps."""
+    persistent: bool = True
+    """Whether chains go on from update to update, rather than start at each minibatch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DbmConfig(GibbsConfig):
+    """A deep Boltzmann machine, Salakhutdinov and Hinton (2009), and its sizes for MNIST."""
+
+    hidden: tuple[Units, ...] = Field(default=(500, 1000), min_length=2)
+    """Units of each hidden layer, the lowest first."""
+    joint_share: float = Field(default=0.6, gt=0, lt=1)
+    """Share of the steps that trains all layers together; before, each has as many as another."""
+    joint_learning_rate: float = Field(default=0.01, gt=0)
+    """Step size at the beginning of these; before, `train.learning_rate`."""
+    mean_field_steps: int = Field(default=10, ge=1)
+    """Passes over the hidden layers by which their distribution given an image is approximated."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
     """When and how samples are scored."""
 
@@ -439,6 +643,14 @@ class EvaluationConfig:
                 f"got {self.extractor!r}"
             )
 
+
+OF_THE_GENERATOR_ALONE = (
+    "generator.deconv_channels",
+    "generator.output",
+    "discriminator.convolutions",
+    "train.contrast_norm",
+)
+"""Settings that extensions, whose nets take and make rows of pixels in [0, 1], cannot follow."""
 
 UNREAD_BY_FEATURE_MATCHING = (
     "train.d_steps",
@@ -479,15 +691,24 @@ class RunConfig:
     """Given, if only as `{}`: learn what z is drawn from."""
     semi_supervised: SemiSupervisedConfig | None = None
     """Given, if only as `{}`: train a classifier with few labels."""
+    vae: VaeConfig | None = None
+    """Given, if only as `{}`: train a variational autoencoder, to compare the GAN with."""
+    stacked_cae: StackedCaeConfig | None = None
+    """Given, if only as `{}`: train a contractive autoencoder, to compare the GAN with."""
+    gsn: GsnConfig | None = None
+    """Given, if only as `{}`: train a generative stochastic network, to compare the GAN with."""
+    dbn: DbnConfig | None = None
+    """Given, if only as `{}`: train a deep belief net, to compare the GAN with."""
+    dbm: DbmConfig | None = None
+    """Given, if only as `{}`: train a deep Boltzmann machine, to compare the GAN with."""
 
     @property
     def task(self) -> Task:
         """What is trained: that of the section which is given."""
-        return next((task for task in EXTENSIONS if getattr(self, task) is not None), "generator")
+        return next((task for task in SECTIONS if getattr(self, task) is not None), "generator")
 
     def __post_init__(self) -> None:
-        if len(given := [task for task in EXTENSIONS if getattr(self, task) is not None]) > 1:
-            raise ValueError(f"a run trains one extension at the most, got {', '.join(given)}")
+        self._require_one_task()
         inference = self.inference
         if inference and inference.generator == "joint":
             n_hidden = len(self.generator.hidden)
@@ -516,6 +737,29 @@ class RunConfig:
                 f"evaluation.score_every must be a multiple of train.report_every "
                 f"({self.train.report_every}), got {self.evaluation.score_every}"
             )
+
+    def _require_one_task(self) -> None:
+        if len(given := [task for task in SECTIONS if getattr(self, task) is not None]) > 1:
+            raise ValueError(
+                f"a run trains one extension or baseline at the most, got {', '.join(given)}"
+            )
+        if self.task != "generator":
+            self._require_unset(OF_THE_GENERATOR_ALONE, self.task)
+        if self.train.contrast_norm is not None and self.generator.output != "linear":
+            raise ValueError(
+                f"generator.output must be linear with train.contrast_norm, by which pixels are "
+                f"below 0, too, got {self.generator.output}"
+            )
+        if self.train.n_steps < (n_phases := self._n_phases()):
+            raise ValueError(
+                f"train.n_steps must be {n_phases} or more, one for each phase of {self.task}, "
+                f"got {self.train.n_steps}"
+            )
+
+    def _n_phases(self) -> int:
+        if self.dbn:
+            return len(self.dbn.hidden)
+        return len(self.dbm.hidden) + 1 if self.dbm else 1
 
     def _require_unset(self, paths: Sequence[str], method: str) -> None:
         """Refuse settings that a method does not read, rather than pass over them in silence."""
@@ -796,6 +1040,8 @@ def _describe(kind: type, detail: Any) -> str:
 
 def _class_at(kind: type, names: list[str]) -> type:
     for name in names:
+        if name.isdigit():  # the place in a list of what `kind` already is
+            continue
         hint = get_type_hints(kind)[name]
         candidates = [hint, *get_args(hint)]
         kind = next(c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c))

@@ -1,10 +1,14 @@
 """Linear layers, maxout, dropout masks and initial weights."""
 
+import itertools
 import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from gan.contrast import Brightness
 
 
 def dropout_mask(n: int, width: int, *, drop: float, rng: torch.Generator) -> Tensor:
@@ -123,6 +127,112 @@ class Maxout(nn.Module):
         return cast(Tensor, _PieceMaximum.apply(pieces))
 
 
+class ConvMaxout(nn.Module):
+    """A convolution with maxout units, then the maximum over windows of each feature map.
+
+    Windows begin `pool_stride` units apart as long as they begin within the map, so the last may
+    reach beyond its border: with a side of n units there are ceil((n - pool) / pool_stride) + 1.
+
+    Args:
+        n_in: feature maps below.
+        channels: feature maps made.
+        pieces: linear pieces of one unit.
+        kernel: height and width of the kernel.
+        padding: zeros on each side.
+        pool: height and width of a window.
+        pool_stride: from one window to the next.
+
+    Source: Goodfellow et al. (2013), section 3; pylearn2's `MaxoutConvC01B`, with biases tied.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        channels: int,
+        *,
+        pieces: int,
+        kernel: int,
+        padding: int,
+        pool: int,
+        pool_stride: int,
+    ) -> None:
+        super().__init__()
+        self.channels, self.pieces = channels, pieces
+        self.kernel, self.padding = kernel, padding
+        self.pool, self.pool_stride = pool, pool_stride
+        self.conv = nn.Conv2d(n_in, channels * pieces, kernel, padding=padding)
+
+    def side(self, side_below: int) -> int:
+        """Height or width of the maps made of maps of this height or width; below 1: none."""
+        detectors = side_below + 2 * self.padding - self.kernel + 1
+        if detectors < self.pool:
+            return 0
+        return math.ceil((detectors - self.pool) / self.pool_stride) + 1
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[n, n_in, height, width] -> [n, channels, side(height), side(width)], channels last.
+
+        Channels lie last in memory: oneDNN and cuDNN convolve so faster, and the maximum over
+        pieces runs over contiguous rows.
+        """
+        found = self.conv(maps.contiguous(memory_format=torch.channels_last))
+        n, _, height, width = found.shape
+        pieces = found.permute(0, 2, 3, 1).reshape(-1, self.pieces, self.channels)
+        units = cast(Tensor, _PieceMaximum.apply(pieces)).view(n, height, width, self.channels)
+        return max_pool2d(units.permute(0, 3, 1, 2), self.pool, self.pool_stride, ceil_mode=True)
+
+
+class Deconvolution(nn.Module):
+    """Square feature maps to an image by a transposed convolution, with a bias a pixel.
+
+    Side of the image: stride * (side of a map - 1) + kernel.
+
+    Args:
+        channels: feature maps.
+        side: height and width of each.
+        image_channels: of the image.
+        kernel: height and width of the kernel.
+        stride: pixels from one position of the kernel to the next.
+
+    Source: `Deconv` in deconv.py of the released code, with biases untied.
+    """
+
+    def __init__(
+        self, channels: int, *, side: int, image_channels: int, kernel: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.maps_shape = (channels, side, side)
+        self.conv = nn.ConvTranspose2d(channels, image_channels, kernel, stride, bias=False)
+        image_side = stride * (side - 1) + kernel
+        self.image_shape = (image_channels, image_side, image_side)
+        self.bias = nn.Parameter(torch.zeros(math.prod(self.image_shape)))
+
+    def forward(self, units: Tensor) -> Tensor:
+        """[n, channels * side * side] -> [n, pixels of the image]."""
+        image: Tensor = self.conv(units.view(-1, *self.maps_shape))
+        return image.flatten(1) + self.bias
+
+
+class UnitPixels(nn.Module):
+    """Linear outputs to pixels: shift + scale * outputs, cut off outside of [0, 1].
+
+    Args:
+        brightness: shift and scale.
+    """
+
+    def __init__(self, brightness: Brightness) -> None:
+        super().__init__()
+        self.shift: Tensor
+        self.scale: Tensor
+        # Buffers, as they are of the training images: they are kept with the weights.
+        self.register_buffer("shift", torch.tensor(brightness.shift))
+        self.register_buffer("scale", torch.tensor(brightness.scale))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """[n, n_pixels] -> [n, n_pixels] in [0, 1]."""
+        return (outputs * self.scale + self.shift).clamp(0, 1)
+
+
 class _PieceMaximum(torch.autograd.Function):
     """The maximum over dim 1; each piece that attains it receives the whole gradient.
 
@@ -156,8 +266,9 @@ def init_uniform(module: nn.Module, *, init_range: float | None, rng: torch.Gene
         rng: a generator of random numbers on the CPU.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            n_inputs = layer.weight[0].numel()
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            is_transposed = isinstance(layer, nn.ConvTranspose2d)  # inputs on the first axis
+            n_inputs = (layer.weight[:, 0] if is_transposed else layer.weight[0]).numel()
             bound = 1 / math.sqrt(n_inputs) if init_range is None else init_range
             nn.init.uniform_(layer.weight, -bound, bound, generator=rng)
             if layer.bias is not None:
@@ -190,7 +301,26 @@ def init_sparse(linear: nn.Linear, *, n_inputs: int, rng: torch.Generator) -> No
 def trained_weights(net: nn.Module) -> list[Tensor]:
     """Weights of linear layers and convolutions that are not frozen, a unit at each first index.
 
-    In a maxout layer each linear piece is a unit of its own.
+    In a maxout layer each linear piece is a unit of its own.  In a transposed convolution pixels
+    that lie differently between the kernel's positions read different weights: the parameter is
+    given in parts, one for each such place, which share its memory.
     """
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    return [layer.weight for layer in layers if layer.weight.requires_grad]
+    found: list[Tensor] = []
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad:
+            found.append(layer.weight)
+        elif isinstance(layer, nn.ConvTranspose2d) and layer.weight.requires_grad:
+            found += _parts_by_pixel(layer)
+    return found
+
+
+def _parts_by_pixel(layer: nn.ConvTranspose2d) -> list[Tensor]:
+    """Weights that pixels of the same place modulo the stride read, [n_out, n_in, ...] each."""
+    weight = layer.weight.detach().transpose(0, 1)  # inputs on the first axis
+    height, width = (
+        range(min(pair)) for pair in zip(layer.stride, layer.kernel_size, strict=True)
+    )
+    return [
+        weight[:, :, row :: layer.stride[0], column :: layer.stride[1]]
+        for row, column in itertools.product(height, width)
+    ]

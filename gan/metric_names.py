@@ -33,6 +33,25 @@ RECONSTRUCTION_ERROR = "reconstruction_error"
 """Mean of |G(E(x)) - x|^2 of training images, as a share of these images' variance; 0 where an
 inference net is not taught by it."""
 
+KL_NATS = "kl_nats"
+"""Of a variational autoencoder: KL(q(z|x) || p(z)), mean over training images."""
+RECONSTRUCTION_NATS = "reconstruction_nats"
+"""Of the same: -log p(x|z) of pixels as probabilities, z drawn from q(z|x)."""
+LAYER_RECONSTRUCTION_NATS = "layer{layer}_reconstruction_nats"
+"""Of a layer of a stacked autoencoder, counted from 1, while it is trained: cross-entropy of its
+inputs as probabilities, mean over training images."""
+LAYER_CONTRACTION = "layer{layer}_contraction"
+"""Of the same: squared Frobenius norm of the encoder's Jacobian."""
+WALKBACK_NATS = "walkback_nats"
+"""Of a generative stochastic network: -log p(x) of pixels as probabilities, mean over the
+transitions of walkback and training images."""
+FREE_ENERGY_GAP_NATS = "free_energy_gap_nats"
+"""Of the restricted Boltzmann machine in training: mean free energy of its minibatch less that of
+its chains; around 0 when both are alike."""
+ENERGY_GAP_NATS = "energy_gap_nats"
+"""Of a deep Boltzmann machine whose layers are trained together: the same of energies, the hidden
+units of the minibatch by mean field."""
+
 IMAGES_SEEN = "images_seen"
 """Every report has it, so its history says which steps were logged."""
 IMAGES_PER_SECOND = "images_per_second"

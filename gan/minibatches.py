@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from gan.contrast import normalise_contrast
+
 
 class Minibatches:
     """An endless stream of minibatches; every epoch is a new permutation of the images.
@@ -15,6 +17,7 @@ class Minibatches:
         rng: stream of the permutations, on the same device.
         beside: what follows the pixels of each image in its row, [n, d] float32 on the same
             device; None for the pixels alone.
+        contrast_norm: given: what is handed out is normalised to it (`gan.contrast`).
     """
 
     def __init__(
@@ -24,12 +27,14 @@ class Minibatches:
         batch_size: int,
         rng: torch.Generator,
         beside: Tensor | None = None,
+        contrast_norm: float | None = None,
     ) -> None:
         if len(images) < batch_size:
             raise ValueError(
                 f"batch_size must be at most the {len(images)} training images, got {batch_size}"
             )
         self.images, self.beside, self.batch_size = images, beside, batch_size
+        self.contrast_norm = contrast_norm
         self._rng = rng
         self._order = torch.empty(0, dtype=torch.int64, device=images.device)
         self._position = 0
@@ -38,14 +43,18 @@ class Minibatches:
         return self
 
     def __next__(self) -> Tensor:
-        """[batch_size, n_pixels] float32 in [0, 1], or [batch_size, n_pixels + d]."""
+        """[batch_size, n_pixels] float32, in [0, 1] or normalised; + d with what lies beside."""
         if self._position + self.batch_size > len(self._order):
             n = len(self.images)
             self._order = torch.randperm(n, generator=self._rng, device=self.images.device)
             self._position = 0
         chosen = self._order[self._position : self._position + self.batch_size]
         self._position += self.batch_size
-        pixels = self.images.index_select(0, chosen).to(torch.float32).div_(255)
+        pixels = self.images.index_select(0, chosen).to(torch.float32)
+        if self.contrast_norm is None:
+            pixels.div_(255)
+        else:
+            pixels = normalise_contrast(pixels, norm=self.contrast_norm)
         if self.beside is None:
             return pixels
         return torch.cat([pixels, self.beside.index_select(0, chosen)], 1)

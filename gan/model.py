@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gan.config import RunConfig
+from gan.contrast import AS_THEY_ARE, Brightness
+from gan.conv_nets import build_conv_discriminator
+from gan.datasets.images import ImageShape
 from gan.nets import Player, build_discriminator, build_generator
 from gan.optimisers import Descent, build_descents
 from gan.priors import Prior, build_prior
@@ -66,7 +69,7 @@ class Gan:
         self._G_forward, self._D_forward = torch.compile(self.G), torch.compile(self.D)
 
     def generate(self, n: int, prior: Prior | None = None) -> Tensor:
-        """Samples from fresh noise with G in training mode, [n, n_pixels] in (0, 1)."""
+        """Samples from fresh noise with G in training mode, [n, n_pixels] as D sees images."""
         z = (prior or self.prior).sample(n, self.streams.noise)
         masks = self.G.draw_masks(n, self.streams.dropout)
         x: Tensor = self.run_generator(z, masks)
@@ -161,17 +164,39 @@ def _evaluated(net: Player, average: AveragedModel | None) -> Player:
     return copy.deepcopy(source).eval().requires_grad_(False)
 
 
-def build_gan(cfg: RunConfig, *, pixel_mean: Tensor, device: torch.device | str) -> Gan:
+def build_gan(
+    cfg: RunConfig,
+    *,
+    pixel_mean: Tensor,
+    image_shape: ImageShape,
+    brightness: Brightness = AS_THEY_ARE,
+    device: torch.device | str,
+) -> Gan:
     """Both players as a configuration asks for them, at step 0.
 
     Args:
         cfg: the run.
         pixel_mean: mean of each pixel over the training images, [n_pixels] in [0, 1].
+        image_shape: (channels, height, width).
+        brightness: what linear outputs of G are as pixels.
         device: where to train; initial weights do not depend on it.
+
+    Raises:
+        ConfigError: convolutions do not fit images of this shape.
     """
     rng = stream(cfg.seed, "init")
-    G = build_generator(cfg.generator, dim=cfg.prior.dim, pixel_mean=pixel_mean, rng=rng)
-    D = build_discriminator(cfg.discriminator, n_pixels=len(pixel_mean), rng=rng)
+    G = build_generator(
+        cfg.generator,
+        dim=cfg.prior.dim,
+        pixel_mean=pixel_mean,
+        rng=rng,
+        image_shape=image_shape,
+        brightness=brightness,
+    )
+    if cfg.discriminator.convolutions:
+        D: Player = build_conv_discriminator(cfg.discriminator, image_shape=image_shape, rng=rng)
+    else:
+        D = build_discriminator(cfg.discriminator, n_pixels=len(pixel_mean), rng=rng)
     return assemble_gan(cfg, G=G, D=D, prior=build_prior(cfg.prior), device=device)
 
 

@@ -5,25 +5,30 @@ function of tensors alone, and the simultaneous order can show both players the 
 """
 
 import itertools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gan.config import DiscriminatorConfig, GeneratorConfig
-from gan.layers import Linear, Maxout, dropout_mask, init_sparse, init_uniform
+from gan.contrast import AS_THEY_ARE, Brightness
+from gan.datasets.images import ImageShape
+from gan.errors import ConfigError
+from gan.layers import (
+    Deconvolution,
+    Linear,
+    Maxout,
+    UnitPixels,
+    dropout_mask,
+    init_sparse,
+    init_uniform,
+)
 
 LEAKY_SLOPE = 0.2
-
-Activation = Literal["relu", "sigmoid"]
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-}
-"""Of a hidden layer of G."""
 
 
 class Player(nn.Module, ABC):
@@ -35,13 +40,18 @@ class Player(nn.Module, ABC):
 
 
 class Generator(Player):
-    """G: noise through ReLU, or sigmoid, layers to pixels in (0, 1).
+    """G: noise through hidden layers to what D sees of an image.
+
+    Attributes:
+        pixels: what D sees -> pixels in [0, 1].
 
     Args:
         dim: coordinates of z.
         hidden: units of each hidden layer.
         n_pixels: channels * height * width of an image.
-        activations: of each hidden layer; None for ReLU everywhere.
+        activations: of each hidden layer; empty for ReLU in all.
+        deconvolution: makes the image of the last hidden layer; None: a linear layer does.
+        linear: what linear outputs are as pixels; None: outputs are sigmoid, and pixels.
         batch_norm: normalise each hidden layer over the minibatch before its activation.
         dropout_hidden: share of hidden units that is dropped in training; the paper has none.
     """
@@ -52,16 +62,20 @@ class Generator(Player):
         *,
         hidden: Sequence[int],
         n_pixels: int,
-        activations: Sequence[Activation] | None = None,
+        activations: Sequence[str] = (),
+        deconvolution: Deconvolution | None = None,
+        linear: Brightness | None = None,
         batch_norm: bool = False,
         dropout_hidden: float = 0.0,
     ) -> None:
         super().__init__()
         self.hidden, self.dropout_hidden = tuple(hidden), dropout_hidden
-        relu: tuple[Activation, ...] = tuple("relu" for _ in self.hidden)
-        self.activations = tuple(activations or relu)
-        widths = [dim, *hidden, n_pixels]
+        self.activations = tuple(activations) or ("relu",) * len(hidden)
+        widths = [dim, *hidden]
         self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.linears.append(deconvolution or Linear(widths[-1], n_pixels))
+        self.is_sigmoid = linear is None
+        self.pixels = nn.Identity() if linear is None else UnitPixels(linear)
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(units) if batch_norm else nn.Identity() for units in hidden
         )
@@ -73,16 +87,22 @@ class Generator(Player):
 
     def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
         """One dropout mask for each hidden layer, [n, units]; None where nothing is dropped."""
-        return [_mask(n, units, self.dropout_hidden, rng) for units in self.hidden]
+        return [draw_mask(n, units, self.dropout_hidden, rng) for units in self.hidden]
 
     def forward(self, z: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
-        """[n, dim] -> [n, n_pixels] in (0, 1); `masks` from `draw_masks`, None drops nothing."""
-        return torch.sigmoid(self.logits(z, masks))
+        """[n, dim] -> [n, n_pixels] as D sees them: of sigmoid outputs pixels in (0, 1).
+
+        Args:
+            z: noise.
+            masks: from `draw_masks`; None drops nothing.
+        """
+        outputs = self.logits(z, masks)
+        return torch.sigmoid(outputs) if self.is_sigmoid else outputs
 
     def logits(
         self, h: Tensor, masks: Sequence[Tensor | None] | None = None, *, layer: int = 0
     ) -> Tensor:
-        """What the pixels are the sigmoid of.
+        """What the pixels are the sigmoid of; of linear outputs, these.
 
         Args:
             h: units of one of `layers`, [n, units].
@@ -93,7 +113,7 @@ class Generator(Player):
             [n, n_pixels].
         """
         for i in range(layer, len(self.hidden)):
-            h = _drop(self._hidden_layer(i, h), masks[i] if masks else None)
+            h = dropped(self._hidden_layer(i, h), masks[i] if masks else None)
         logits: Tensor = self.linears[-1](h)
         return logits
 
@@ -105,7 +125,8 @@ class Generator(Player):
         return layers
 
     def _hidden_layer(self, i: int, h: Tensor) -> Tensor:
-        return ACTIVATIONS[self.activations[i]](self.norms[i](self.linears[i](h)))
+        inputs: Tensor = self.norms[i](self.linears[i](h))
+        return inputs.relu() if self.activations[i] == "relu" else inputs.sigmoid()
 
 
 class Discriminator(Player):
@@ -141,7 +162,7 @@ class Discriminator(Player):
     def draw_masks(self, n: int, rng: torch.Generator) -> list[Tensor | None]:
         """One dropout mask for the pixels and for each hidden layer, [n, width]; None: no drop."""
         pairs = zip(self.widths, self.drops, strict=True)
-        return [_mask(n, width, drop, rng) for width, drop in pairs]
+        return [draw_mask(n, width, drop, rng) for width, drop in pairs]
 
     def forward(self, x: Tensor, masks: Sequence[Tensor | None] | None = None) -> Tensor:
         """[n, n_pixels] -> logits [n].  `masks` as from `draw_masks`; None drops nothing."""
@@ -156,16 +177,22 @@ class Discriminator(Player):
         self, x: Tensor, masks: Sequence[Tensor | None] | None = None
     ) -> list[Tensor]:
         """Every hidden layer, [n, units] each, from the one above the pixels on."""
-        found, h = [], _drop(x, masks[0] if masks else None)
+        found, h = [], dropped(x, masks[0] if masks else None)
         for i, layer in enumerate(self.layers):
             h = layer(h) if self.is_maxout else leaky_relu(layer(h), LEAKY_SLOPE)
-            h = _drop(h, masks[i + 1] if masks else None)
+            h = dropped(h, masks[i + 1] if masks else None)
             found.append(h)
         return found
 
 
 def build_generator(
-    cfg: GeneratorConfig, *, dim: int, pixel_mean: Tensor, rng: torch.Generator
+    cfg: GeneratorConfig,
+    *,
+    dim: int,
+    pixel_mean: Tensor,
+    rng: torch.Generator,
+    image_shape: ImageShape | None = None,
+    brightness: Brightness = AS_THEY_ARE,
 ) -> Generator:
     """G as a configuration asks for it, with initial weights.
 
@@ -174,12 +201,19 @@ def build_generator(
         dim: coordinates of z.
         pixel_mean: mean of each pixel over the training images, [n_pixels] in [0, 1].
         rng: stream of the initial weights, on the CPU.
+        image_shape: (channels, height, width); read where G convolves.
+        brightness: what linear outputs are as pixels.
+
+    Raises:
+        ConfigError: G would make images of another shape.
     """
     G = Generator(
         dim,
         hidden=cfg.hidden,
         n_pixels=len(pixel_mean),
         activations=cfg.activations,
+        deconvolution=deconvolution_of(cfg, image_shape),
+        linear=brightness if cfg.output == "linear" else None,
         batch_norm=cfg.batch_norm,
         dropout_hidden=cfg.dropout_hidden,
     )
@@ -187,6 +221,8 @@ def build_generator(
     for linear, activation in zip(G.linears, G.activations, strict=False):  # but the output
         if activation == "sigmoid":
             nn.init.constant_(cast(nn.Linear, linear).bias, cfg.sigmoid_bias)
+    if cfg.output_init_range is not None:
+        init_uniform(G.linears[-1], init_range=cfg.output_init_range, rng=rng)
     if cfg.output_sparse_init is not None:
         init_sparse(cast(nn.Linear, G.linears[-1]), n_inputs=cfg.output_sparse_init, rng=rng)
     if cfg.output_bias_from_data:
@@ -198,7 +234,13 @@ def build_generator(
 def build_discriminator(
     cfg: DiscriminatorConfig, *, n_pixels: int, rng: torch.Generator
 ) -> Discriminator:
-    """D as a configuration asks for it, with initial weights drawn from `rng` (on the CPU)."""
+    """A fully connected D as a configuration asks for it, with initial weights.
+
+    Args:
+        cfg: settings of D.
+        n_pixels: what enters it, of each row.
+        rng: stream of the initial weights, on the CPU.
+    """
     D = Discriminator(
         n_pixels,
         hidden=cfg.hidden,
@@ -210,9 +252,40 @@ def build_discriminator(
     return D
 
 
-def _mask(n: int, width: int, drop: float, rng: torch.Generator) -> Tensor | None:
+def deconvolution_of(cfg: GeneratorConfig, image_shape: ImageShape | None) -> Deconvolution | None:
+    """The last layer of a G that convolves; None of one that does not.
+
+    Raises:
+        ConfigError: it would make images of another shape.
+    """
+    if cfg.deconv_channels is None:
+        return None
+    if image_shape is None:
+        raise ValueError("image_shape must be given to a generator that convolves, got none")
+    side = math.isqrt(cfg.hidden[-1] // cfg.deconv_channels)
+    layer = Deconvolution(
+        cfg.deconv_channels,
+        side=side,
+        image_channels=image_shape[0],
+        kernel=cfg.deconv_kernel,
+        stride=cfg.deconv_stride,
+    )
+    if layer.image_shape != image_shape:
+        raise ConfigError(
+            [
+                f"generator: deconv_stride * ({side} - 1) + deconv_kernel must be the height and "
+                f"width of images, {image_shape[1]} and {image_shape[2]}, got "
+                f"{layer.image_shape[1]}"
+            ]
+        )
+    return layer
+
+
+def draw_mask(n: int, width: int, drop: float, rng: torch.Generator) -> Tensor | None:
+    """A dropout mask [n, width]; None where nothing is dropped."""
     return dropout_mask(n, width, drop=drop, rng=rng) if drop else None
 
 
-def _drop(h: Tensor, mask: Tensor | None) -> Tensor:
+def dropped(h: Tensor, mask: Tensor | None) -> Tensor:
+    """Units times their mask, if there is one."""
     return h if mask is None else h * mask

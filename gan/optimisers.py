@@ -86,7 +86,8 @@ class Descent(ABC):
         What is remembered beside the parameters, as the velocity, stays as it is.
 
         Args:
-            weights: a unit at each first index, [n_out, ...]; parameters of this player.
+            weights: a unit at each first index, [n_out, ...]; parameters of this player, or parts
+                of them in the same memory.
             max_norm: c, > 0; None: no limit.
 
         Source: Srivastava et al. (2014), "Dropout", section 5.1; `max_col_norm` of pylearn2, whose

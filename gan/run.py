@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from gan.algorithm1 import train
 from gan.config import EvaluationConfig, RunConfig, TrainConfig
+from gan.contrast import AS_THEY_ARE, mean_brightness
 from gan.datasets.images import ImageSet, pixel_mean
 from gan.evaluation.parzen import PAPER_GRID, ParzenScore, choose_sigma, parzen_score
 from gan.minibatches import Minibatches
 from gan.model import Gan, build_gan
-from gan.nets import Player
+from gan.nets import Generator, Player
 from gan.saved_generator import Saved, SavedGenerator
 
 
@@ -84,12 +85,20 @@ class Parts:
 
 def unconditional(cfg: RunConfig, images: ImageSet, device: torch.device | str) -> Parts:
     """The parts of the paper's GAN."""
-    mean = torch.from_numpy(pixel_mean(images.images))
-    gan = build_gan(cfg, pixel_mean=mean, device=device)
+    norm = cfg.train.contrast_norm
+    gan = build_gan(
+        cfg,
+        pixel_mean=torch.from_numpy(pixel_mean(images.images)),
+        image_shape=images.image_shape,
+        brightness=AS_THEY_ARE if norm is None else mean_brightness(images.images, norm=norm),
+        device=device,
+    )
     return Parts(
         gan=gan,
         minibatches=image_minibatches(cfg, images, gan),
-        keep=lambda G: SavedGenerator(G=G, config=cfg, image_shape=images.image_shape),
+        keep=lambda G: SavedGenerator(
+            G=cast(Generator, G), config=cfg, image_shape=images.image_shape
+        ),
     )
 
 
@@ -102,6 +111,7 @@ def image_minibatches(
         batch_size=cfg.train.batch_size,
         rng=gan.streams.data,
         beside=beside,
+        contrast_norm=cfg.train.contrast_norm,
     )
 
 

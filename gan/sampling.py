@@ -1,6 +1,7 @@
 """Samples of a generator, and pictures of them."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -84,6 +85,7 @@ class GeneratorSampler:
         prior: distribution of z.
         image_shape: (channels, height, width).
         batch_size: samples of one pass; bounds memory, does not change the images.
+        pixels: what G makes [n, n_pixels] -> pixels in [0, 1]; None: it makes these.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class GeneratorSampler:
         *,
         image_shape: tuple[int, int, int],
         batch_size: int = 1000,
+        pixels: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         require_evaluation_mode(G)
         self.G, self.prior, self.image_shape, self.batch_size = G, prior, image_shape, batch_size
+        self._pixels = pixels
 
     @torch.no_grad()  # not inference_mode: a classifier may be trained on the samples
     def sample(self, n: int, seed: int) -> Tensor:
@@ -111,6 +115,8 @@ class GeneratorSampler:
     def decode(self, z: Tensor) -> Tensor:
         """The images of z [n, dim]: [n, channels, height, width] in [0, 1]."""
         images = torch.cat([self.G(part) for part in torch.split(z, self.batch_size)])
+        if self._pixels is not None:
+            images = self._pixels(images)
         return images.view(len(z), *self.image_shape)
 
     def showcase(self, n: int, seed: int) -> Tensor:

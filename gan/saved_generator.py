@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
 from gan.errors import ConfigError
-from gan.nets import Generator, Player, build_generator
+from gan.nets import Generator, build_generator
 from gan.priors import build_prior
 from gan.randomness import stream
 from gan.sampling import GeneratorSampler, PathSampler
@@ -39,7 +39,7 @@ class SavedSampler(Saved, Protocol):
     """What is saved of a run that trains a generator of images."""
 
     @property
-    def G(self) -> Player:
+    def G(self) -> nn.Module:
         """The net, in evaluation mode."""
         ...
 
@@ -58,7 +58,7 @@ class SavedGenerator:
         image_shape: (channels, height, width).
     """
 
-    G: Player
+    G: Generator
     config: RunConfig
     image_shape: ImageShape
 
@@ -69,7 +69,7 @@ class SavedGenerator:
     def sampler(self) -> GeneratorSampler:
         """Draws images from it."""
         prior = build_prior(self.config.prior)
-        return GeneratorSampler(self.G, prior, image_shape=self.image_shape)
+        return GeneratorSampler(self.G, prior, image_shape=self.image_shape, pixels=self.G.pixels)
 
 
 def generator_weights(state: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ def generator_from_weights(
     Raises:
         RuntimeError: if they do not fit the configuration.
     """
-    G = empty_generator(config, n_pixels=math.prod(image_shape))
+    G = empty_generator(config, n_pixels=math.prod(image_shape), image_shape=image_shape)
     G.load_state_dict(weights)
     return SavedGenerator(G=G.eval().requires_grad_(False), config=config, image_shape=image_shape)
 
@@ -118,17 +118,25 @@ def generator_of(origin: Saved, image_shape: ImageShape) -> Generator:
     return net.eval()
 
 
-def empty_generator(config: RunConfig, *, n_pixels: int, n_beside: int = 0) -> Generator:
+def empty_generator(
+    config: RunConfig,
+    *,
+    n_pixels: int,
+    n_beside: int = 0,
+    image_shape: ImageShape | None = None,
+) -> Generator:
     """A generator of the shape that `config` asks for, whose weights are yet to be loaded.
 
     Args:
         config: the run.
         n_pixels: channels * height * width of an image.
         n_beside: inputs beside z.
+        image_shape: (channels, height, width); read where G convolves.
     """
     return build_generator(
         config.generator,
         dim=config.prior.dim + n_beside,
         pixel_mean=torch.full((n_pixels,), 0.5),
         rng=stream(config.seed, "init"),
+        image_shape=image_shape,
     )

@@ -1,4 +1,4 @@
-"""What a run can train: the paper's GAN, or one of its extensions; how each is saved and read.
+"""What a run can train: the paper's GAN, an extension, a rival; how each is saved and read.
 
     run = start_run(config, images, device="cpu")
     for report in run.train(): ...
@@ -19,9 +19,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gan.baselines import dbm, dbn, gsn, stacked_cae, vae
+from gan.baselines.baseline import BaselineRun, Build
+from gan.baselines.baseline import from_weights as baseline_from_weights
+from gan.baselines.baseline import weights_of as baseline_weights
 from gan.checkpoint import load_checkpoint
 from gan.config import RunConfig, run_config, to_dict
 from gan.config import Task as TaskName
+from gan.conv_nets import require_fitting
 from gan.datasets.images import ImageSet, ImageShape
 from gan.errors import CheckpointError, ConfigError, DatasetError
 from gan.extensions import conditional, learned_prior
@@ -74,7 +79,8 @@ class Task:
         read: tensors that were kept, configuration, shape of an image -> what was saved.
         score: what was saved, on validation images.
         objectives: scores by which its runs can be compared, its own first.
-        require: refuses training images that it cannot be trained on, by a DatasetError.
+        require: refuses training images that it cannot be trained on, by a DatasetError; or nets
+            that do not fit them, by a ConfigError.
         origin: configuration -> the task whose promoted model the run starts from, or None.
         adopt: configuration, that of its origin -> the configuration with the settings that the
             origin decides, by which weights are read back without it.
@@ -94,6 +100,18 @@ class Task:
 OF_IMAGES = (FRECHET_DISTANCE_VALID, PARZEN_LL_VALID)
 """Objectives of whatever is judged by the images that it draws."""
 
+
+def _baseline(build: Build) -> Task:
+    return Task(
+        weights="baseline.safetensors",
+        start=functools.partial(BaselineRun, build=build),
+        weights_of=baseline_weights,
+        read=functools.partial(baseline_from_weights, build=build),
+        score=score_generator,
+        objectives=OF_IMAGES,
+    )
+
+
 TASKS: dict[TaskName, Task] = {
     "generator": Task(
         weights="generator.safetensors",
@@ -102,6 +120,7 @@ TASKS: dict[TaskName, Task] = {
         read=generator_from_weights,
         score=score_generator,
         objectives=OF_IMAGES,
+        require=require_fitting,
     ),
     "conditional": Task(
         weights="generator.safetensors",
@@ -152,6 +171,11 @@ TASKS: dict[TaskName, Task] = {
         origin=semi_supervised.origin_of,
         adopt=semi_supervised.adopt,
     ),
+    "vae": _baseline(vae.build),
+    "stacked_cae": _baseline(stacked_cae.build),
+    "gsn": _baseline(gsn.build),
+    "dbn": _baseline(dbn.build),
+    "dbm": _baseline(dbm.build),
 }
 """By `RunConfig.task`."""
 

@@ -17,6 +17,11 @@ from torch.nn.functional import logsigmoid
 LOG_4 = math.log(4)
 
 
+def gaussian(x: Tensor, mean: Tensor | float, std: float) -> Tensor:
+    """The density of N(mean, std^2) at the points x, in the shape of x - mean."""
+    return (-0.5 * ((x - mean) / std).square()).exp() / (std * math.sqrt(2 * math.pi))
+
+
 def optimal_discriminator(p_data: Tensor, p_g: Tensor) -> Tensor:
     """D* of Proposition 1 (equation 2), p_data / (p_data + p_g).
 

@@ -60,6 +60,9 @@ Keep = Annotated[
     typer.Option("-o", "--output", metavar="DIR", help="New folder for scores and pictures."),
 ]
 Log = Annotated[bool, typer.Option(help="Log scores, pictures and verdicts to MLflow.")]
+Root = Annotated[
+    str | None, typer.Option(help="Folder of fashion_mnist or cifar10, as published.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]
 
 
@@ -268,9 +271,10 @@ def evaluate(  # noqa: PLR0917 - Typer turns each into an option
 def score(  # noqa: PLR0917 - Typer turns each into an option
     file: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet, or a folder of pictures.")],
     dataset: Annotated[
-        str, typer.Option(help="mnist, or the path of a .parquet, .npz or .mat file.")
+        str, typer.Option(help="mnist, fashion_mnist, cifar10, or the path of images.")
     ] = "mnist",
     split: Split = "valid",
+    root: Root = None,
     test_path: Annotated[
         str | None, typer.Option(help="The file with the test images, of a data set by path.")
     ] = None,
@@ -291,7 +295,7 @@ def score(  # noqa: PLR0917 - Typer turns each into an option
 
     if unread := [a for a in assignments or () if a.split(".")[0] not in SCORED_BY]:
         raise _usage(f"of samples in a file, --set takes {', '.join(SCORED_BY)}, got {unread[0]}")
-    data = {"dataset": dataset, "test_path": test_path, "n_valid": n_valid}
+    data = {"dataset": dataset, "root": root, "test_path": test_path, "n_valid": n_valid}
     config = load_config({"base": {"data": data}}, assignments or ())
     request = Request(source=str(file), split=_split(split), keep=output, is_logged=log)
     _show_judged(score_file(file, config, request), as_json=as_json)
@@ -370,7 +374,9 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
     dataset: Annotated[
         str,
         typer.Option(
-            "--to", metavar="DATASET", help="mnist, or the path of a .parquet, .npz or .mat file."
+            "--to",
+            metavar="DATASET",
+            help="mnist, fashion_mnist, cifar10, or the path of images.",
         ),
     ] = "mnist",
     k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 10,
@@ -378,6 +384,7 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
         str,
         typer.Option(metavar="DIR|NAME[@ALIAS]", help="The inference net that compares them."),
     ] = "mnist-inference@champion",
+    root: Root = None,
     test_path: Annotated[
         str | None, typer.Option(help="The file with the test images, of a data set by path.")
     ] = None,
@@ -396,7 +403,7 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
 
     # All of a training file is searched; one with folds has no say in how many are held out.
     n_valid = {} if dataset.endswith(FOLDED_SUFFIX) else {"n_valid": 1}
-    given = {"dataset": dataset, "test_path": test_path} | n_valid
+    given = {"dataset": dataset, "root": root, "test_path": test_path} | n_valid
     data = load_config({"base": {"data": given}}).base.data
     found = find_similar(image, data=data, model=model, k=k, output=output)
     for row in found.rows():
@@ -408,6 +415,35 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
         typer.echo(f"picture  {output}", err=True)
     if as_json:
         typer.echo(json.dumps(result))
+
+
+@app.command()
+def theory(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the page.")] = Path(
+        "runs/theory"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Hold section 4 and Figure 1 of the paper against numbers: about a minute, one page.
+
+    Example: gan theory -o runs/theory
+    """
+    from pipeline.errors import PipelineError
+    from pipeline.theory import PAGE, write_theory
+
+    claims = write_theory(output, seed=seed)
+    for claim in claims:
+        sign = "holds" if claim.holds else "FAILS"
+        told = f"{claim.measured_text} ({claim.condition})"
+        typer.echo(f"{sign}  {claim.source}: {claim.text}: {told}", err=True)
+    page = output / PAGE
+    typer.echo(f"page  {page}", err=True)
+    n_held = sum(claim.holds for claim in claims)
+    if as_json:
+        typer.echo(json.dumps({"page": str(page), "claims": len(claims), "hold": n_held}))
+    if n_held < len(claims):
+        raise PipelineError(f"{len(claims) - n_held} of {len(claims)} claims do not hold: {page}")
 
 
 @app.command()
@@ -600,6 +636,8 @@ def _startable(config: "PipelineConfig", *stages: str | None) -> "PipelineConfig
         from pipeline.starts import pin
 
         config = pin(config, accept=require_images)
+    else:
+        require_images(config)
     require_extensions(config)
     return config
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from gan.config import Objective, PipelineConfig
+from gan.config import BASELINES, Objective, PipelineConfig, RunConfig
 from gan.errors import ConfigError, DatasetError
 from gan.metric_names import FRECHET_DISTANCE_VALID, PARZEN_LL_VALID
 from pipeline.settings import presets, resolve
@@ -20,7 +20,8 @@ GENERATOR = "generator"
 
 def extensions() -> list[str]:
     """Names of the presets of extensions, each that of its task; others vary one of them."""
-    return [name for name in presets() if resolve(name).base.task == name]
+    trains = {name: resolve(name).base.task for name in presets()}
+    return [name for name, task in trains.items() if task == name and task not in BASELINES]
 
 
 def extension_config(source: str, assignments: Iterable[str] = ()) -> PipelineConfig:
@@ -151,6 +152,11 @@ def require_objective(config: PipelineConfig) -> None:
         )
 
 
+def _convolves(config: RunConfig) -> bool:
+    convolutions = config.discriminator.convolutions
+    return config.generator.deconv_channels is not None or bool(convolutions)
+
+
 def require_images(config: PipelineConfig) -> None:
     """Refuse images that lack what the task needs, before anything is run or written.
 
@@ -162,7 +168,7 @@ def require_images(config: PipelineConfig) -> None:
         ConfigError: saying what they lack.
         DatasetError: they cannot be read.
     """
-    if config.base.task == GENERATOR:  # which takes any images
+    if config.base.task == GENERATOR and not _convolves(config.base):  # which takes any images
         return
     # Only now: importing torch takes a second.
     from gan.datasets.splits import load_train_valid

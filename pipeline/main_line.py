@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.config import BUILT_IN, PipelineConfig, to_dict
+from gan.config import NAMED, PipelineConfig, to_dict
+from gan.datasets.folders import holds_pictures
+from gan.datasets.published import files_of
 from gan.errors import DatasetError
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Judged, read_evaluation
@@ -63,7 +65,7 @@ def main_line(
             needs=("data", "sweep"),
             settings=lambda c: {"evaluation": to_dict(c.base.evaluation)},
             run=evaluate.run,
-            reads=lambda c: (*_test_file(c), *_extractor_file(c)),
+            reads=lambda c: (*_test_files(c), *_extractor_file(c)),
         ),
         Stage(
             name="promote",
@@ -106,33 +108,43 @@ def _extend(
             is_settled=lambda folder: extend.is_settled(
                 line, config, WORKSPACES / config.name / "promote"
             ),
-            reads=lambda c: (*_test_file(c), *_extractor_file(c)),
+            reads=lambda c: (*_test_files(c), *_extractor_file(c)),
         )
     ]
 
 
 def require_test_images(config: PipelineConfig) -> None:
-    """Refuse a data set whose test file is not there, without opening it.
+    """Refuse a data set whose test images are not there, without opening them.
 
-    `evaluate` would refuse it, too, but only after the whole sweep.  That the training file is
-    not there is for the first stage to tell, which reads it.
+    `evaluate` would refuse it, too, but only after the whole sweep.  That the training images are
+    not there is for the first stage to tell, which reads them.
 
     Raises:
         DatasetError: naming the setting.
     """
     data = config.base.data
-    if data.dataset in BUILT_IN or data.is_folded or not Path(data.dataset).exists():
-        return
-    if not any(file.is_file() for file in _test_file(config)):
-        raise DatasetError(
-            f"data.test_path must be a .parquet or .npz file with test images for {data.dataset}, "
-            f"got {data.test_path}"
-        )
+    if data.root is not None:
+        missing = [file for file in _test_files(config) if not file.is_file()]
+        if missing:
+            raise DatasetError(f"data.root must have the test images, too: no {missing[0]}")
+    elif not (data.dataset in NAMED or data.is_folded) and Path(data.dataset).exists():
+        path = None if data.test_path is None else Path(data.test_path)
+        if path is None or not (path.is_file() or holds_pictures(path)):
+            raise DatasetError(
+                f"data.test_path must be a .parquet or .npz file, or a folder of pictures, with "
+                f"test images for {data.dataset}, got {data.test_path}"
+            )
 
 
-def _test_file(config: PipelineConfig) -> tuple[Path, ...]:
-    path = config.base.data.test_path
-    return () if path is None else (Path(path),)
+def _test_files(config: PipelineConfig) -> tuple[Path, ...]:
+    """The files with the test images, those of a folder of pictures each."""
+    data = config.base.data
+    if data.root is not None:
+        return files_of(data.dataset, "test", root=Path(data.root))
+    if data.test_path is None:
+        return ()
+    path = Path(data.test_path)
+    return tuple(sorted(path.rglob("*"))) if path.is_dir() else (path,)
 
 
 def _extractor_file(config: PipelineConfig) -> tuple[Path, ...]:

@@ -117,7 +117,7 @@ def score_in_context(references: Sequence[Reference]) -> Markup:
                 tick.set(color=BLUE, fontweight="bold")
         axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel="nats, more is better")
         axes.tick_params(axis="y", length=0)
-        return _svg(figure, "context", {})
+        return svg(figure, "context", {})
 
 
 def learning_curves(
@@ -148,7 +148,7 @@ def learning_curves(
         _label_steps(axes)
         if any(curve.is_winner for curve in curves):
             axes.legend(**LEGEND_ABOVE)
-        return _svg(figure, name, titles)
+        return svg(figure, name, titles)
 
 
 def discriminator_answers(real: Curve, fake: Curve) -> Markup:
@@ -162,7 +162,7 @@ def discriminator_answers(real: Curve, fake: Curve) -> Markup:
         axes.set(ylim=(-0.02, 1.02), ylabel="mean answer of D")
         _label_steps(axes)
         axes.legend(**LEGEND_ABOVE)
-        return _svg(figure, "answers", {})
+        return svg(figure, "answers", {})
 
 
 def score_by_setting(
@@ -189,7 +189,7 @@ def score_by_setting(
         for gid, x, point in zip(titles, positions, points, strict=True):
             _draw_point(axes, x, point, limits=limits, edge=edge, gid=gid)
         axes.set(ylim=limits, xlabel=xlabel, ylabel=ylabel)
-        return _svg(figure, name, titles)
+        return svg(figure, name, titles)
 
 
 def class_shares(classes: Sequence[ClassShare], *, starved_fraction: float) -> Markup:
@@ -218,7 +218,7 @@ def class_shares(classes: Sequence[ClassShare], *, starved_fraction: float) -> M
         axes.set(xlabel="class, by the classifier", ylabel="share, %")
         axes.set_ylim(bottom=0)
         axes.legend(handles=handles, **LEGEND_ABOVE)
-        return _svg(figure, "classes", {})
+        return svg(figure, "classes", {})
 
 
 def score_limits(
@@ -367,7 +367,7 @@ def _thin(values: Sequence[Any]) -> list[Any]:
     return kept if (len(values) - 1) % stride == 0 else [*kept, values[-1]]
 
 
-def _svg(figure: Figure, name: str, titles: Mapping[str, str]) -> Markup:
+def svg(figure: Figure, name: str, titles: Mapping[str, str]) -> Markup:
     """The figure as an `svg` element that may stand beside others in one page.
 
     Every id gets the figure's name in front; coordinates keep two decimals; namespaces, which an

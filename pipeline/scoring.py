@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan.checkpoint import META, TENSORS
 from gan.config import (
-    BUILT_IN,
+    NAMED,
     DataConfig,
     PipelineConfig,
     RunConfig,
@@ -278,15 +278,18 @@ def _require_as_trained(config: RunConfig, trained: RunConfig) -> None:
 
 
 def _require_files(data: DataConfig, request: Request) -> None:
-    """Say how to name files that lie elsewhere than when the generator was trained."""
-    wanted = {"dataset": None if data.dataset in BUILT_IN else data.dataset}
+    """Say how to name what lies elsewhere than when the generator was trained."""
+    wanted = {
+        "dataset": None if data.dataset in NAMED else data.dataset,
+        "root": data.root,
+    }
     if request.split == "test":
         wanted["test_path"] = data.test_path
     for name, path in wanted.items():
-        if path is not None and not Path(path).expanduser().is_file():
+        if path is not None and not Path(path).expanduser().exists():
             raise DatasetError(
                 f"the images to score {request.source} by are not there: data.{name} is {path}; "
-                f"name the file by --set data.{name}=FILE"
+                f"name their place by --set data.{name}=PATH"
             )
 
 

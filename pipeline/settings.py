@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from gan.config import BUILT_IN, PipelineConfig, load_config, read_yaml
+from gan.config import NAMED, PipelineConfig, load_config, read_yaml
 from gan.errors import ConfigError
 
 DEFAULT_PRESET = "quick"
@@ -38,7 +38,7 @@ def resolve(
 ) -> PipelineConfig:
     """The configuration of a preset or file, with `--set` assignments on top.
 
-    Paths of image files are made absolute: workers have other working folders.
+    Paths of images are made absolute: workers have other working folders.
 
     Args:
         source: name of a preset, or path of a YAML file.
@@ -50,13 +50,11 @@ def resolve(
     """
     config = load_config(_read(source), assignments)
     data = config.base.data
-    dataset = data.dataset
-    if dataset not in BUILT_IN:
-        dataset = _absolute(dataset, is_here=is_here)
-    test_path = data.test_path
-    if test_path is not None:
-        test_path = _absolute(test_path, is_here=is_here)
-    data = dataclasses.replace(data, dataset=dataset, test_path=test_path)
+    paths: dict[str, Any] = {"test_path": data.test_path, "root": data.root}
+    if data.dataset not in NAMED:
+        paths["dataset"] = data.dataset
+    paths = {name: path and _absolute(path, is_here=is_here) for name, path in paths.items()}
+    data = dataclasses.replace(data, **paths)
     return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
 
 

@@ -235,6 +235,7 @@ def lease(name: str) -> Lease:
     while True:
         try:
             held: Lease = holder.remote()
+            ray.get(held.__ray_ready__.remote(), timeout=ANSWER_SECONDS)  # type: ignore[attr-defined]
             return held
         except ValueError as error:  # the name is taken, maybe by a driver that has just died
             if time.monotonic() >= deadline:

@@ -218,21 +218,23 @@ class _Sweep:
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
         cluster.require_lasting(self.uri, is_in_storage=self.ledger.is_replica)
-        results = [result for result in self.ledger.results() if not result.is_reopened]
-        is_complete = len(results) == planned_trials(self.config)
-        if self.ledger.is_replica and not is_complete:
+        if self.ledger.is_replica and not self._is_complete():
             self._is_connected = cluster.connect()
             # Before anything is written that another driver may be using.
             self._lease = cluster.lease(self.ledger.location)
-            _begin(self.ledger, self.config)
+            self.ledger.refresh()  # whoever had the lease may have ended the sweep meanwhile
+            if self._is_complete():
+                self.ledger.join()
+            else:
+                _begin(self.ledger, self.config)
             self._open_store()
         else:
             self.ledger.join()
             with ThreadPoolExecutor(max_workers=1) as pool:
                 opening = pool.submit(self._open_store)
-                self._is_connected = not is_complete and cluster.connect()
+                self._is_connected = not self._is_complete() and cluster.connect()
                 opening.result()
-        if is_complete:
+        if self._is_complete():
             return
         cluster.require_shared_store(self.uri)
         folder = self.ledger.shared_folder()
@@ -240,6 +242,11 @@ class _Sweep:
             cluster.require_shared_folder(folder, else_set=STORAGE_URI)
         cfg = self.config.sweep
         self.n_slots = cluster.trial_slots(cpus=cfg.cpus_per_trial, gpus=cfg.gpus_per_trial)
+
+    def _is_complete(self) -> bool:
+        """Whether every trial has ended for good."""
+        ended = [result for result in self.ledger.results() if not result.is_reopened]
+        return len(ended) == planned_trials(self.config)
 
     def leave_cluster(self) -> None:
         """Leave the cluster that was joined; one on this machine ends with all its workers."""

@@ -494,11 +494,11 @@ def _open_run(
     found = find_run(client, experiment_id, identity)
     run = found or client.create_run(experiment_id, tags=wanted, run_name=name)
     run_id = run.info.run_id
-    # Of the job that ran it before: to stop that one is no longer to stop this run.
-    outdated = {JOB_TAG} - wanted.keys()
+    # Of the job that ran it before: to stop that one is no longer to stop this run.  And of how it
+    # ended before, also where its process died between the tags of an end and the end.
+    outdated = {JOB_TAG, CAUSE_TAG, STOPPED_EARLY_TAG} - wanted.keys()
     if run.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
-        outdated |= {CAUSE_TAG, STOPPED_EARLY_TAG}
     for tag in outdated & run.data.tags.keys():
         client.delete_tag(run_id, tag)
     # A process may have died after it made the run, so neither params nor tags are taken as read.
@@ -519,6 +519,9 @@ def _close(
 
     values = [RunTag(key, value[:_VALUE_LENGTH]) for key, value in tags.items()]
     client.log_batch(run_id, tags=values)
+    # Of an end that did not last, told by a request that came late.
+    if status == "FINISHED" and CAUSE_TAG in client.get_run(run_id).data.tags.keys() - tags.keys():
+        client.delete_tag(run_id, CAUSE_TAG)
     client.set_terminated(run_id, status, end_time=time_ms)
 
 

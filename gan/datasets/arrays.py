@@ -50,8 +50,7 @@ def channels_first(array: NDArray[Any]) -> NDArray[Any]:
             "images must be [n, h, w], or [n, c, h, w] or [n, h, w, c] with 1 or 3 channels, "
             f"or [n, h * h], got {list(shape)}"
         )
-    # Writable, since torch.from_numpy warns of an array that is not.
-    return np.require(fitting, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+    return _writable(np.ascontiguousarray(fitting))
 
 
 def as_uint8(images: NDArray[Any]) -> NDArray[np.uint8]:
@@ -92,7 +91,7 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     """
     if labels.ndim != 1 or labels.dtype.kind not in "ui":
         raise DatasetError(f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}")
-    return labels.astype(np.int64, copy=False)
+    return _writable(labels.astype(np.int64, copy=False))
 
 
 def as_conditions(conditions: NDArray[Any]) -> NDArray[np.float32]:
@@ -106,7 +105,12 @@ def as_conditions(conditions: NDArray[Any]) -> NDArray[np.float32]:
             "conditions must be numbers [n] or [n, d], "
             f"got {conditions.dtype} {list(conditions.shape)}"
         )
-    return conditions.reshape(len(conditions), -1).astype(np.float32, copy=False)
+    return _writable(conditions.reshape(len(conditions), -1).astype(np.float32, copy=False))
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy of one that is not: torch.from_numpy warns of that."""
+    return np.require(array, requirements="W")
 
 
 def _require_range(images: NDArray[Any]) -> None:

@@ -15,19 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gan.datasets.mnist import FOLDER
+from gan.datasets.idx import parse_idx
+from gan.datasets.mnist import FOLDER, IDX_SHA256, STEMS
 from gan.datasets.parquet import IMAGE_COLUMNS, LABEL_COLUMN, SHAPE_KEY
 from gan.errors import DatasetError
-
-IDX_SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-
-STEMS = {"train": "train", "test": "t10k"}
-"""Split -> how the names of its IDX files begin."""
 
 
 def build_mnist(idx_folder: Path, destination: Path = FOLDER) -> None:
@@ -63,10 +54,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     digest, expected = hashlib.sha256(content).hexdigest(), IDX_SHA256[path.name]
     if digest != expected:
         raise DatasetError(f"{path}: must have the SHA-256 {expected}, got {digest}")
-    # Two zero bytes, the type (8: unsigned byte), the number of axes, then their lengths.
-    n_axes = content[3]
-    shape = np.frombuffer(content, ">u4", n_axes, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
+    return parse_idx(content)
 
 
 def write_parquet(path: Path, *, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:

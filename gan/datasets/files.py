@@ -22,13 +22,13 @@ from gan.datasets.arrays import (
     as_unit_floats,
     channels_first,
 )
+from gan.datasets.folders import read_folder
 from gan.datasets.images import ImageSet, ImageShape
 from gan.datasets.parquet import read_parquet
-from gan.datasets.pictures import stack_pictures
+from gan.datasets.pictures import SUFFIXES, stack_pictures
 from gan.errors import DatasetError
 
 DATASET_SUFFIXES = (".npz", ".parquet")
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 NUMPY_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")
 """How an .npz begins, an .npz without arrays, and a .npy."""
 SAMPLE_KEYS = ("images", "samples", "x_train", "x", "arr_0")
@@ -41,13 +41,13 @@ UNREADABLE = (
 
 
 def read_images(path: Path, *, part: Literal["train", "test"] = "train") -> ImageSet:
-    """The image set in an .npz or .parquet file, in the order of the file.
+    """The image set in an .npz or .parquet file, in the order of the file, or in a folder.
 
     Args:
         path: an .npz with `images` (or `x_train`, or `x`), perhaps `labels` (`y_train`, `y`) and
             `conditions`; or a .parquet as `read_parquet` takes it.  Shapes as `channels_first`
             takes them; pixels are uint8, other integers in 0..255, or floats in [0, 1], which are
-            rounded.
+            rounded.  Or a folder of pictures as `read_folder` takes it.
         part: for an .npz that holds both: whether `x_train` is read, or `x_test`.
 
     Returns:
@@ -57,8 +57,11 @@ def read_images(path: Path, *, part: Literal["train", "test"] = "train") -> Imag
         DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
     """
     with naming(path):
+        if path.is_dir():
+            with parsing():
+                return read_folder(path)
         if path.suffix not in DATASET_SUFFIXES:
-            raise DatasetError("images are read from a .parquet or .npz file")
+            raise DatasetError("images are read from a .parquet or .npz file, or from a folder")
         with parsing(), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
@@ -122,7 +125,7 @@ def read_image(path: Path, *, image_shape: ImageShape) -> NDArray[np.float32]:
     """
     with naming(path):
         with parsing():
-            if path.suffix.lower() in PICTURE_SUFFIXES:
+            if path.suffix.lower() in SUFFIXES:
                 images: NDArray[Any] = stack_pictures([(path.name, path.read_bytes())])
             elif path.suffix == ".npy":
                 with path.open("rb") as file:
@@ -186,7 +189,7 @@ def _read_numpy(
 
 def _pictures_in(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        if path.suffix.lower() in SUFFIXES:
             yield path.name, path.read_bytes()
 
 

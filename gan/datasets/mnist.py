@@ -19,6 +19,17 @@ SHA256 = {
 }
 """Digests of the two Parquet files, as `gan.datasets.build_mnist` last wrote them."""
 
+IDX_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""Digests of the files in which MNIST was published, unpacked."""
+
+STEMS = {"train": "train", "test": "t10k"}
+"""Split -> how the names of its IDX files begin."""
+
 
 def read_mnist(split: Literal["train", "test"], *, folder: Path = FOLDER) -> ImageSet:
     """MNIST as it was published: 60,000 training or 10,000 test images, uint8 [n, 1, 28, 28].

@@ -10,6 +10,7 @@ from PIL import Image
 from gan.errors import DatasetError
 
 FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".jpeg", ".jpg", ".png")
 
 MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 """Mode in which a picture is stored -> mode in which it is read; transparency is dropped."""

@@ -8,13 +8,16 @@ Toronto Face Database says itself, fold by fold, which of its images do which.
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from gan.config import BUILT_IN, FOLDED_SUFFIX, DataConfig
+from gan.config import BUILT_IN, FOLDED_SUFFIX, NAMED, DataConfig
 from gan.datasets.files import DATASET_SUFFIXES, read_images
+from gan.datasets.folders import class_names
 from gan.datasets.images import ImageSet
 from gan.datasets.mnist import read_mnist
+from gan.datasets.published import read_published
 from gan.datasets.stacked_mnist import NAME as STACKED
 from gan.datasets.stacked_mnist import stack_digits
 from gan.datasets.tfd import read_faces
@@ -56,17 +59,19 @@ def load_test(data: DataConfig) -> ImageSet:
         DatasetError: if there are none, or if they are damaged, of another shape than the
             training images, or the training images themselves.
     """
-    if _is_built_in(data):
-        return _made(read_mnist("test"), data)
+    if data.dataset in NAMED:
+        return _made(_named(data, "test"), data)
     if data.is_folded:
         return read_faces(_existing(data)).part(data.fold, "test")
     if data.test_path is None:
         raise DatasetError(
             f"{data.dataset} comes without test images: set data.test_path to a .parquet or "
-            ".npz file"
+            ".npz file, or to a folder of pictures"
         )
     train = _training_images(data)
-    test = read_images(Path(data.test_path).expanduser(), part="test")
+    path = Path(data.test_path).expanduser()
+    test = read_images(path, part="test")
+    _require_same_classes(Path(data.dataset).expanduser(), path)
     if test.image_shape != train.image_shape:
         raise DatasetError(
             f"{data.test_path}: test images must have the shape of the training images, "
@@ -80,18 +85,19 @@ def load_test(data: DataConfig) -> ImageSet:
 
 
 def _training_images(data: DataConfig) -> ImageSet:
-    if _is_built_in(data):
-        return read_mnist("train")
+    if data.dataset in NAMED:
+        return _named(data, "train")
     return read_images(_existing(data))
 
 
 def _existing(data: DataConfig) -> Path:
     path = Path(data.dataset).expanduser()
-    if not path.is_file() or path.suffix not in (*DATASET_SUFFIXES, FOLDED_SUFFIX):
+    suffixes = (*DATASET_SUFFIXES, FOLDED_SUFFIX)
+    if not path.is_dir() and (not path.is_file() or path.suffix not in suffixes):
         found = "no such file" if not path.exists() else "not such a file"
         raise DatasetError(
-            f"data.dataset must be {', '.join(BUILT_IN)} or the path of a .parquet, .npz or "
-            f"{FOLDED_SUFFIX} file, got {data.dataset!r}: {found}"
+            f"data.dataset must be {', '.join(NAMED)}, or the path of a .parquet, .npz or "
+            f"{FOLDED_SUFFIX} file or of a folder of pictures, got {data.dataset!r}: {found}"
         )
     return path
 
@@ -101,15 +107,33 @@ def _made(images: ImageSet, data: DataConfig) -> ImageSet:
     return stack_digits(images) if data.dataset == STACKED else images
 
 
-def _is_built_in(data: DataConfig) -> bool:
-    if data.dataset not in BUILT_IN:
-        return False
+def _named(data: DataConfig, split: Literal["train", "test"]) -> ImageSet:
+    """A split of a data set that is called by its name."""
     if data.test_path is not None:
         raise DatasetError(
             f"data.test_path belongs to a data set given by path, and {data.dataset} has test "
             f"images of its own: leave it out, got {data.test_path}"
         )
-    return True
+    if data.root is not None:
+        root = Path(data.root).expanduser()
+        return read_published(data.dataset, split, root=root, download=data.download)
+    if data.dataset not in BUILT_IN:
+        raise DatasetError(
+            f"{data.dataset} is not inside the package: set data.root to the folder with its "
+            "files, and data.download=true to have them downloaded into it"
+        )
+    return read_mnist(split)
+
+
+def _require_same_classes(train: Path, test: Path) -> None:
+    """Refuse folders in which the same label would be of different classes."""
+    if not (train.is_dir() and test.is_dir()):
+        return
+    expected, got = class_names(train), class_names(test)
+    if got != expected:
+        raise DatasetError(
+            f"{test}: must have the folders of classes that {train} has, {expected}, got {got}"
+        )
 
 
 def _rows(whole: ImageSet, start: int, stop: int) -> ImageSet:

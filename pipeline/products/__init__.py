@@ -3,6 +3,7 @@
 from gan.config import RunConfig
 from gan.config import Task as TaskName
 from pipeline.product import Product
+from pipeline.products.baseline import BASELINES
 from pipeline.products.conditional import CONDITIONAL
 from pipeline.products.generator import GENERATOR
 from pipeline.products.inference import INFERENCE
@@ -17,6 +18,7 @@ PRODUCTS: dict[TaskName, Product] = {
     "learned_prior": LEARNED_PRIOR,
     "shared_conditional": SHARED_CONDITIONAL,
     "semi_supervised": SEMI_SUPERVISED,
+    **BASELINES,
 }
 """By `RunConfig.task`."""
 

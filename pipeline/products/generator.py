@@ -17,7 +17,7 @@ PAPER = "(Goodfellow et al., 2014, arXiv:1406.2661)"
 
 
 def _exported(saved: SavedGenerator) -> Exported:
-    net = torch.nn.Sequential(saved.G, torch.nn.Unflatten(1, saved.image_shape))
+    net = torch.nn.Sequential(saved.G, saved.G.pixels, torch.nn.Unflatten(1, saved.image_shape))
     return Exported(net=net, examples={"z": torch.zeros(2, saved.config.prior.dim)})
 
 
@@ -54,11 +54,13 @@ def n_parameters(saved: SavedSampler) -> str:
 
 def _card(saved: SavedGenerator) -> Card:
     prior, shape = saved.config.prior, ", ".join(map(str, saved.image_shape))
+    convolves = saved.config.generator.deconv_channels is not None
+    above = ", under a transposed convolution," if convolves else ""
     return Card(
         heading="Generator",
-        what=f"The generator G of generative adversarial nets {PAPER}: a multilayer perceptron of "
-        f"{n_parameters(saved)} parameters. It turns noise z ({prior.dim} coordinates, prior "
-        f"`{prior.kind}`) into images",
+        what=f"The generator G of generative adversarial nets {PAPER}: a multilayer perceptron"
+        f"{above} of {n_parameters(saved)} parameters. It turns noise z ({prior.dim} "
+        f"coordinates, prior `{prior.kind}`) into images",
         caption="These are the first {n_samples} samples of seed {seed}; none was picked.",
         python=f"images = generator.sampler().sample(\n    64, seed=0\n)  # [64, {shape}], "
         "float32 in [0, 1]",

@@ -220,11 +220,12 @@ def test_of_three_that_begin_the_same_sweep_at_once_one_wins_and_nothing_is_lost
     listed = {job["job"]: job for job in json.loads(person.gan("jobs", "--json").stdout)}
     ends = [(listed[job]["exit_status"], log) for job, log in zip(jobs, logs, strict=True)]
     ends.append((driver.returncode, driver.stderr))
-    assert sorted(status for status, _ in ends) == [0, 1, 1], ends
+    told = "\n".join(f"--- ended with {status}\n{log[-2000:]}" for status, log in ends)
+    assert sorted(status for status, _ in ends) == [0, 1, 1], told
     for status, log in ends:
         assert "Traceback" not in log
-        told = ("is being run by another process", "another process is at work")
-        assert status == 0 or any(reason in log for reason in told)
+        reasons = ("is being run by another process", "another process is at work")
+        assert status == 0 or any(reason in log for reason in reasons)
     found = runs("twice")
     assert [run[:2] for run in found] == [("sweep", "FINISHED"), *[("trial", "FINISHED")] * 2]
     for _, _, run in found[1:]:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.io import savemat
 
 from gan.config import RunConfig, with_overrides
@@ -59,6 +60,25 @@ def write_faces(path: Path, *, times: int = 1, is_shared: bool = True) -> str:
     images = rng.integers(60, 160, (n, 48, 48), dtype=np.uint8)
     savemat(path, {"images": images, "folds": folds, "labs_ex": np.full((n, 1), -1)})
     return str(path)
+
+
+def two_pictures() -> tuple[ImageSet, NDArray[np.float64]]:
+    """Black and white pictures of which half are mostly white above, half below; and their pixels.
+
+    A pixel differs from its half of the picture in one picture of five, whatever the others do.
+    """
+    above = np.array([0.8, 0.2]).repeat(8)
+    rng = np.random.default_rng(0)
+    pixels = np.concatenate([rng.random((500, 16)) < above, rng.random((500, 16)) < 1 - above])
+    pictures = (255 * pixels).astype(np.uint8).reshape(-1, 1, 4, 4)
+    return ImageSet(images=pictures, labels=None, digest="0" * 64), pixels.astype(np.float64)
+
+
+INDEPENDENT_NATS = 16 * np.log(2)
+"""-log p of such a picture, in the mean, where no pixel tells of another."""
+TRUE_NATS = np.log(2) - 16 * (0.8 * np.log(0.8) + 0.2 * np.log(0.2))
+"""The same under the distribution they are drawn from, but for the few of which one cannot tell
+whether they are white above or below: 8.7."""
 
 
 def small_run(**overrides: object) -> Run:
@@ -125,8 +145,23 @@ EXTENSIONS = {
     "semi_supervised_inference_features": {
         "semi_supervised": {"method": "inference_features", "n_labels": 6}
     },
+    "vae": {"vae": {"dim": 3, "hidden": [6, 5]}},
+    "stacked_cae": {"stacked_cae": {"hidden": [6, 5], "burn_in": 3, "samples_per_chain": 3}},
+    "gsn": {"gsn": {"hidden": [6, 5], "hidden_noise": 0.5, "burn_in": 3}},
+    "gsn_of_three_layers": {"gsn": {"hidden": [6, 5, 4], "burn_in": 3, "samples_per_chain": 3}},
+    "dbn": {"dbn": {"hidden": [6, 5], "sample_burn_in": 3, "sample_thin": 2}},
+    "dbn_of_fresh_chains": {
+        "dbn": {
+            "hidden": [6, 5, 4],
+            "persistent": False,
+            "gibbs_steps": 2,
+            "sample_burn_in": 3,
+            "sample_thin": 2,
+        }
+    },
+    "dbm": {"dbm": {"hidden": [6, 5], "sample_burn_in": 3, "sample_thin": 2}},
 }
-"""Every extension, and every kind of it, as settings."""
+"""Every extension and baseline, and every kind of it, as settings."""
 
 
 def labelled_images(n: int = 30, *, seed: int = 0) -> ImageSet:

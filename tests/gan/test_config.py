@@ -12,8 +12,9 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
+from gan.config import SECTIONS as TASKS
 from gan.config import (
-    EXTENSIONS,
+    ConvolutionConfig,
     DataConfig,
     DiscriminatorConfig,
     EvaluationConfig,
@@ -38,7 +39,7 @@ from gan.errors import ConfigError
 
 SECTIONS = {
     task: next(kind for kind in get_args(get_type_hints(RunConfig)[task]) if kind is not NoneType)
-    for task in EXTENSIONS
+    for task in TASKS
 }
 """Sections that are not there unless asked for, of which a run has one at the most."""
 
@@ -356,10 +357,15 @@ def another(kind, name, value):
         "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
         "init_range": 0.03,
-        "activations": ["relu", "sigmoid"],
         "output_sparse_init": 100,
         "max_column_norm": 1.9365,
         "start": "mnist-generator@champion",
+        "root": "images",
+        "activations": ["relu", "sigmoid"],
+        "deconv_channels": 12,
+        "output_init_range": 0.5,
+        "convolutions": [{"channels": 2}],
+        "contrast_norm": 55.0,
     }
     hint = get_type_hints(kind)[name]
     if name in special:
@@ -383,11 +389,15 @@ def tree_with(task=None):
     return tree
 
 
-NEEDED = {
+LINEAR = {"base.generator.output_bias_from_data": False}
+NEEDED_BY = {
+    "base.data.download": {"base.data.root": "images"},
     "base.data.fold": {"base.data.dataset": "faces.mat"},
+    "base.generator.output": LINEAR,
+    "base.train.contrast_norm": LINEAR | {"base.generator.output": "linear"},
     "base.learned_prior.output": {"base.learned_prior.begin": "random"},
 }
-"""Path of a setting -> others that it has no part without."""
+"""Settings without which another is refused."""
 
 
 def leaves():
@@ -426,8 +436,8 @@ def test_leaves_are_all_settings():
 @pytest.mark.parametrize("path", leaves())
 def test_every_field_changes_the_digest_and_survives_json(path):
     tree = tree_with(next((task for task in SECTIONS if path.startswith(f"base.{task}.")), None))
-    for needed, value in NEEDED.get(path, {}).items():
-        set_path(tree, needed, value)
+    for other, value in NEEDED_BY.get(path, {}).items():
+        set_path(tree, other, value)
     before = load_config(tree)
     set_path(tree, path, leaves()[path])
     cfg = load_config(tree)
@@ -442,9 +452,9 @@ def test_a_section_that_is_given_makes_the_task(name):
     assert load_config({}, [f"{name}={{}}"]).base.task == name
 
 
-def test_a_run_trains_one_extension_at_the_most(monkeypatch):
-    monkeypatch.setattr("gan.config.EXTENSIONS", ("conditional", "data"))
-    with pytest.raises(ConfigError, match="one extension at the most, got conditional, data"):
+def test_a_run_trains_one_extension_or_baseline_at_the_most(monkeypatch):
+    monkeypatch.setattr("gan.config.SECTIONS", ("conditional", "data"))
+    with pytest.raises(ConfigError, match="baseline at the most, got conditional, data"):
         run_config({"conditional": {}})
 
 
@@ -497,7 +507,18 @@ def test_a_config_error_survives_the_way_to_another_process():
 
 CONFIG_NAMES = {
     "own",
-    *("cfg", "_cfg", "config", "base", "run", "train", "prior", "generator", "discriminator"),
+    *(
+        "layer",
+        "cfg",
+        "_cfg",
+        "config",
+        "base",
+        "run",
+        "train",
+        "prior",
+        "generator",
+        "discriminator",
+    ),
     *("evaluation", "data", "sweep", "promote", "limits"),
 }
 
@@ -524,7 +545,8 @@ def attributes_read_from_configurations():
 
 def test_every_field_is_read():
     read = attributes_read_from_configurations()
-    hints = {name: hint for kind in CLASSES for name, hint in get_type_hints(kind).items()}
+    kinds = (*CLASSES, ConvolutionConfig)
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
     # A field with a single choice says what the others mean; there is nothing to read.
     fields = {name for name, hint in hints.items() if len(choices_of(hint)) != 1}
     assert len(fields) >= 60

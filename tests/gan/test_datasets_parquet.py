@@ -108,6 +108,19 @@ def test_parquet_takes_the_pictures_that_hugging_face_writes(save_parquet, grey)
     assert_array_equal(read_images(path).images, grey)
 
 
+def test_arrays_are_writable_so_that_torch_takes_them_without_a_warning(tmp_path, grey):
+    columns = {
+        "image": pa.array([image.tobytes() for image in grey], pa.binary(HEIGHT * WIDTH)),
+        "label": pa.array(range(N), pa.int64()),
+        "condition": pa.array(np.arange(N, dtype=np.float32)),
+    }
+    # One row group: Arrow then hands out its own memory.
+    table = pa.table(columns).replace_schema_metadata({"image_shape": f"{HEIGHT}x{WIDTH}"})
+    pq.write_table(table, tmp_path / "set.parquet")
+    read = read_images(tmp_path / "set.parquet")
+    assert all(a.flags.writeable for a in (read.images, read.labels, read.conditions))
+
+
 def test_flat_jpeg_keeps_its_grey(save_parquet):
     flat = np.full((1, 8, 8), 77, np.uint8)
     assert_array_equal(

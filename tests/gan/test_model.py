@@ -14,7 +14,10 @@ from gan.model import build_gan
 from gan.run import Run
 from tests.gan.small import small_config, small_images, small_run
 
-PIXEL_MEAN = torch.linspace(0, 1, 16, dtype=torch.float64)
+OF_IMAGES = {
+    "pixel_mean": torch.linspace(0, 1, 16, dtype=torch.float64),
+    "image_shape": (1, 4, 4),
+}
 
 
 def through_disk(run, folder, *, device="cpu"):
@@ -150,7 +153,7 @@ def test_the_generator_to_sample_is_a_frozen_copy(decay):
 
 def test_players_depend_on_the_seed_alone():
     def weights(seed):
-        gan = build_gan(small_config(seed=seed), pixel_mean=PIXEL_MEAN, device="cpu")
+        gan = build_gan(small_config(seed=seed), **OF_IMAGES, device="cpu")
         return torch.cat([p.detach().flatten() for p in gan.G.parameters()])
 
     torch.manual_seed(3)
@@ -162,7 +165,7 @@ def test_players_depend_on_the_seed_alone():
 
 def test_optimisers_and_precision_come_from_the_configuration():
     cfg = small_config(train__d_learning_rate=0.03, train__learning_rate=0.04)
-    gan = build_gan(cfg, pixel_mean=PIXEL_MEAN, device="cpu")
+    gan = build_gan(cfg, **OF_IMAGES, device="cpu")
     assert (gan.g_descent.learning_rate, gan.d_descent.learning_rate) == (0.04, 0.03)
     assert gan.g_descent.params == list(gan.G.parameters())
     assert gan.d_descent.params == list(gan.D.parameters())
@@ -197,7 +200,7 @@ def test_a_limit_that_nothing_reaches_changes_no_bit():
 
 
 def test_given_masks_are_used_and_none_are_drawn():
-    gan = build_gan(small_config(), pixel_mean=PIXEL_MEAN, device="cpu")
+    gan = build_gan(small_config(), **OF_IMAGES, device="cpu")
     x = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))
     before = gan.streams.dropout.get_state()
     masks = [torch.full((4, width), 2.0) for width in (16, 6, 5)]

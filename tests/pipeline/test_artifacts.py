@@ -20,8 +20,11 @@ from PIL import Image
 from torch.testing import assert_close
 
 import gan.tasks
-from gan.config import PriorConfig, digest
+from gan.config import GeneratorConfig, PriorConfig, RunConfig, digest
+from gan.contrast import Brightness
+from gan.nets import build_generator
 from gan.sampling import tile
+from gan.saved_generator import SavedGenerator
 from pipeline import artifacts
 from pipeline.artifacts import load_artifact, verify, write_artifact
 from pipeline.errors import ArtifactError, ArtifactNotFound
@@ -104,6 +107,41 @@ def test_onnx_agrees_with_torch_for_any_number_of_images(written, n):
     assert images.dtype == np.float32
     assert_allclose(images, expected, rtol=0, atol=1e-5)
     assert images.std() > 0.01
+
+
+def test_artifact_of_a_generator_that_convolves_draws_the_same_pixels_everywhere(tmp_path):
+    config = RunConfig(
+        prior=PriorConfig(kind="gaussian", dim=3),
+        generator=GeneratorConfig(
+            hidden=(5, 18),
+            activations=("relu", "sigmoid"),
+            deconv_channels=2,
+            deconv_kernel=2,
+            output="linear",
+            output_bias_from_data=False,
+            init_range=1.0,
+        ),
+    )
+    shape = (3, 8, 8)
+    G = build_generator(
+        config.generator,
+        dim=3,
+        pixel_mean=torch.zeros(192),
+        rng=torch.Generator().manual_seed(0),
+        image_shape=shape,
+        brightness=Brightness(shift=0.4, scale=3.0),
+    )
+    saved = SavedGenerator(G=G.eval(), config=config, image_shape=shape)
+    write_artifact(tmp_path / "artifact", saved=saved, scores=SCORES, lineage=LINEAGE)
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    expected = (0.4 + 3 * G(z)).clamp(0, 1).view(5, *shape).detach()
+    assert (expected.min(), expected.max()) == (0, 1)
+    loaded = load_artifact(tmp_path / "artifact").sampler()
+    assert_close(loaded.decode(z), expected, rtol=1e-6, atol=1e-6)
+    session = onnxruntime.InferenceSession(tmp_path / "artifact" / "generator.onnx")
+    (images,) = session.run(["images"], {"z": z.numpy()})
+    assert_allclose(images, expected, rtol=1e-5, atol=1e-6)
+    assert "a transposed convolution" in (tmp_path / "artifact" / "README.md").read_text()
 
 
 def test_onnx_file_is_valid_and_quotes_no_source(written):

@@ -236,7 +236,7 @@ def test_missing_test_images_are_told_before_the_sweep_and_not_after_it(gan, her
         gan,
         ["run", "tiny.yaml", "--set", f"data.test_path={value}"],
         status=1,
-        message=r"data\.test_path must be a \.parquet or \.npz file with test images for .*",
+        message=r"data\.test_path must be a \.parquet or \.npz file, or a folder .* images for .*",
     )
     assert files(here) == before
 

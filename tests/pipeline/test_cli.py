@@ -45,6 +45,7 @@ COMMANDS = [
     "submit",
     "sweep",
     "sync",
+    "theory",
     "train",
     "ui",
 ]

@@ -25,6 +25,8 @@ from PIL import Image
 
 from gan import validation as validation_module
 from gan.checkpoint import load_checkpoint
+from gan.config import load_config
+from gan.errors import DatasetError
 from gan.saved_generator import SavedGenerator, empty_generator
 from gan.tasks import from_state, load, save
 from pipeline import main_line
@@ -732,3 +734,14 @@ def test_training_by_another_objective_is_another_training(gan, here, mlflow_sto
         for name in ("parzen_ll_valid", "frechet_distance_valid")
     ]
     assert results[0]["generator"] != results[1]["generator"]
+
+
+def test_missing_test_files_of_a_published_set_are_told_before_anything_is_run(tmp_path):
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (tmp_path / name).write_bytes(b"")
+    config = load_config({"base": {"data": {"dataset": "fashion_mnist", "root": str(tmp_path)}}})
+    with pytest.raises(DatasetError, match=r"data\.root must have .*, too: no .*t10k-images-idx3"):
+        main_line.require_test_images(config)
+    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte"):
+        (tmp_path / name).write_bytes(b"")
+    main_line.require_test_images(config)

@@ -21,8 +21,9 @@ def text_of(preset):
 
 def test_presets_are_those_that_are_known():
     assert PRESETS == [
-        *("conditional", "inference", "learned_prior", "mnist", "priors", "quick"),
-        *("semi_supervised", "shared_conditional", "tfd", "tfd_prior"),
+        *("cifar10", "cifar10_conv", "cifar10_conv_quick", "cifar10_quick", "conditional"),
+        *("fashion_mnist", "inference", "learned_prior", "mnist", "priors", "quick"),
+        *("semi_supervised", "shared_conditional", "tfd", "tfd_prior", "vae"),
     ]
 
 

@@ -284,7 +284,7 @@ def test_features_of_the_users_own_are_scored(here, generator, monkeypatch):
 
 def test_files_that_lie_elsewhere_now_are_asked_for_by_their_setting(here, generator):
     (here / "train.npz").rename(here / "moved.npz")
-    with pytest.raises(DatasetError, match=r"data.dataset is train\.npz; name the file by --set"):
+    with pytest.raises(DatasetError, match=r"data.dataset is train\.npz; name their place by"):
         judge(generator)
     (here / "test.npz").unlink()
     moved = "data.dataset=moved.npz"

@@ -49,6 +49,14 @@ def test_home_in_a_path_is_the_users(settings, home):
     )
 
 
+def test_root_is_absolute_beside_a_name_that_stays(settings, tmp_path):
+    name = settings("base: {data: {dataset: cifar10, root: images}}")
+    data = resolve(name).base.data
+    assert (data.dataset, data.root) == ("cifar10", str(tmp_path / "images"))
+    there = resolve(name, ["data.root=~/images"], is_here=False).base.data
+    assert there.root == "~/images"
+
+
 def test_mnist_is_a_name_and_no_path(settings):
     data = resolve(settings("name: mine")).base.data
     assert (data.dataset, data.test_path) == ("mnist", None)

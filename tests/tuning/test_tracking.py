@@ -461,6 +461,28 @@ def test_a_run_ends_as_it_ended(status, tags, mlflow_store, new_log):
     assert_allclose(end_ms(mlflow_store, log.run_id), before_ms, rtol=0, atol=5_000)
 
 
+def test_what_is_told_too_late_of_a_failure_is_gone_once_a_trial_ends_well(
+    mlflow_store, new_log, monkeypatch
+):
+    """Tags come before the status, and a slow server may take both when the trial has gone on."""
+    from mlflow import MlflowClient
+
+    first = new_log()
+    report(first, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", killed)
+        with pytest.raises(KilledError):
+            first.finish("FAILED", tags={CAUSE_TAG: "OSError: disk full"})
+    assert CAUSE_TAG in tags_of(mlflow_store, first.run_id)
+    second = new_log()
+    report(second, 2)
+    assert CAUSE_TAG not in tags_of(mlflow_store, second.run_id)
+    MlflowClient(tracking_uri=mlflow_store).set_tag(second.run_id, CAUSE_TAG, "late")
+    second.finish("FINISHED", tags={})
+    assert second.run_id == first.run_id
+    assert CAUSE_TAG not in tags_of(mlflow_store, second.run_id)
+
+
 def test_an_unknown_status_is_refused(new_log):
     with pytest.raises(ValueError, match=r"status must be one of .* got 'DONE'"):
         new_log().finish("DONE", tags={})

@@ -1,4 +1,4 @@
-"""What every extension promises as a run.  Kinds: contract, invariance (resume)."""
+"""What every extension and baseline promises as a run.  Kinds: contract, invariance (resume)."""
 
 import itertools
 import json
