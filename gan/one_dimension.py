@@ -28,12 +28,12 @@ from gan.theory import gaussian, jensen_shannon_divergence
 
 MEAN, STD = 0.5, 0.15
 """Of the data: normal, drawn again where it leaves (0, 1), as 9 of 10,000 values do."""
-N_POINTS, N_NOISE, N_BINS = 1_001, 20_001, 10_000
+N_POINTS, N_NOISE, N_BINS = 1_001, 20_001, 2_000
 BANDWIDTH = 0.01
 """Of the Gaussians by which p_g is drawn, on the axis of x."""
 NEAR = 0.05
 """Divergence, nats, from which on the pair of panel (a) counts as near convergence."""
-D_ONLY_STEPS, G_ONLY_STEPS = 2_000, 100
+D_ONLY_STEPS, G_ONLY_STEPS = 2_000, 10
 """Updates of D behind panel (b), and of G behind panel (c)."""
 
 CONFIG = RunConfig(
@@ -52,7 +52,7 @@ CONFIG = RunConfig(
         learning_rate=0.02,
         d_learning_rate=0.3,
         decay_per_step=1.0,
-        report_every=20,
+        report_every=40,
     ),
 )
 """The run: two hidden layers in G and in D, k = 3.  D moves fast, at a rate that never falls: one

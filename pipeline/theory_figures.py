@@ -18,7 +18,7 @@ from pipeline.report_figures import BLUE, GREY, INK, LEGEND_ABOVE, STYLE, VERMIL
 GREEN = "#009E73"
 N_LINES = 16
 """From z to x, evenly spaced in z."""
-N_FRAMES, FRAME_MS = 75, 80
+N_FRAMES, FRAME_MS = 50, 120
 HEIGHT = 1.6
 """Of the densities' axis, in heights of the data's density."""
 
@@ -40,7 +40,7 @@ def four_panels(figure1: Figure1) -> Markup:
             _draw(columns[0, i], columns[1, i], moment)
             columns[0, i].set_title(f"{title}\nJSD {moment.divergence:.3f} nats", fontsize=10)
         columns[0, 0].set_ylabel("density, and D(x)")
-        columns[0, 0].legend(fontsize=8, loc="upper left", borderpad=0)
+        _legend(figure, columns[0, 0])
         return svg(figure, "figure1", {})
 
 
@@ -53,7 +53,7 @@ def animation(path: Sequence[Moment]) -> bytes:
             above, below = figure.subplots(2, 1, height_ratios=(3, 1))
             _draw(above, below, moment)
             above.set_title(f"update {moment.step:,}, JSD {moment.divergence:.3f} nats")
-            above.legend(fontsize=8, loc="upper left", borderpad=0)
+            _legend(figure, above)
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
             frames.append(Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE))
@@ -115,6 +115,10 @@ def collapse(tables: Mapping[int, Tensor], p_data: Tensor) -> Markup:
             axes.title.set_fontsize(10)
         panels[0].set_ylabel("probability")
         return svg(figure, "collapse", {})
+
+
+def _legend(figure: Figure, axes: Any) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
 def _draw(above: Any, below: Any, moment: Moment) -> None:

@@ -1,6 +1,7 @@
 """The gate's checks of samples that cheat, on MNIST, as `bench_cheaters` prints them.
 
-Kind: end to end.  Each cheater must be refused by the check that is meant for it.
+Kind: end to end.  Each cheater must be refused by the check that is meant for it; one of each
+check is tried here, the benchmark tries them all.
 """
 
 import pytest
@@ -24,6 +25,11 @@ MEANT = {
     "other_data": "precise",
 }
 
+TRIED = (
+    *("k_means_centres", "copied", "class_missing", "few_distinct", "binarised", "tenth_noise"),
+    "other_data",
+)
+
 pytestmark = pytest.mark.slow
 
 
@@ -34,9 +40,10 @@ def mnist():
 
 def test_every_cheater_has_a_check_that_is_meant_for_it():
     assert MEANT.keys() == CHEATERS.keys()
+    assert {MEANT[name] for name in TRIED} == set(MEANT.values())
 
 
-@pytest.mark.parametrize("name", MEANT)
+@pytest.mark.parametrize("name", TRIED)
 def test_samples_that_cheat_are_refused(mnist, name):
     real, material = mnist
     samples = CHEATERS[name].make(material, n=SIZES.get(name, 10_000), seed=0)
