@@ -29,6 +29,8 @@ PUBLISHED = ("mnist", "fashion_mnist", "cifar10")
 """Data sets that are read from the folder `data.root`, in the files that are published."""
 NAMED = tuple(dict.fromkeys((*BUILT_IN, *PUBLISHED)))
 """Data sets that `data.dataset` calls by a name; whatever else it says is a path."""
+FOLDED_SUFFIX = ".mat"
+"""Of a file that decides itself which images validate and which test."""
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """Of a function of the user's: `package.module:function`."""
 
@@ -79,7 +81,8 @@ class DataConfig:
     dataset: str = "mnist"
     """`mnist` (inside the package), `stacked_mnist` (made of it: a digit a colour channel),
     `fashion_mnist` or `cifar10` (in `root`), or the path of a .parquet or .npz file of training
-    images or of a folder of PNG or JPEG pictures, whose sub-folders, if any, are the classes."""
+    images, of a folder of PNG or JPEG pictures, whose sub-folders, if any, are the classes, or of
+    a .mat file of the Toronto Face Database, TFD_48x48.mat or TFD_96x96.mat."""
     test_path: str | None = None
     """For a `dataset` given by path: the file or folder with the test images."""
     root: str | None = None
@@ -89,8 +92,17 @@ class DataConfig:
     """Whether files that `root` lacks are downloaded into it; without, nothing ever is."""
     n_valid: int = Field(default=10_000, ge=1)
     """Images at the end of the training file that are held out for validation."""
+    fold: int = Field(default=0, ge=0, le=4)
+    """Of a .mat file: which of its five folds, from 0 as in the released code, says what validates
+    and what tests; the images without a label train."""
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether the file decides itself which images validate and which test."""
+        return self.dataset.endswith(FOLDED_SUFFIX)
 
     def __post_init__(self) -> None:
+        self._require_what_has_a_part_in_folds()
         if self.root is not None and self.dataset not in PUBLISHED:
             raise ValueError(
                 f"data.root belongs to {', '.join(PUBLISHED)}: leave it out, got {self.root} "
@@ -98,6 +110,24 @@ class DataConfig:
             )
         if self.download and self.root is None:
             raise ValueError("data.root must name the folder that data.download fills, got none")
+
+    def _require_what_has_a_part_in_folds(self) -> None:
+        if not self.is_folded and self.fold:
+            raise ValueError(
+                f"data.fold belongs to a .mat file with folds: leave it out with {self.dataset}, "
+                f"got {self.fold}"
+            )
+        if self.is_folded and self.test_path is not None:
+            raise ValueError(
+                f"data.test_path has no part in {self.dataset}, whose folds say what tests: "
+                f"leave it out, got {self.test_path}"
+            )
+        usual = type(self).n_valid
+        if self.is_folded and self.n_valid != usual:
+            raise ValueError(
+                f"data.n_valid has no part in {self.dataset}, whose folds say what validates: "
+                f"leave it at {usual}, got {self.n_valid}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -126,6 +156,8 @@ class GeneratorConfig:
     """Units of each hidden layer."""
     activations: tuple[Activation, ...] = ()
     """Of each hidden layer, `relu` or `sigmoid`; empty: ReLU in all."""
+    sigmoid_bias: float = 0.0
+    """Initial bias of sigmoid hidden layers; the released TFD net has -2, those of CIFAR-10 0."""
     deconv_channels: int | None = Field(default=None, ge=1)
     """Given: the last hidden layer is read as this many square feature maps, of which a transposed
     convolution makes the image; null: all of its units lead to every pixel."""
@@ -146,6 +178,12 @@ class GeneratorConfig:
     """The same of the weights that lead to the pixels; null: as `init_range` says."""
     output_bias_from_data: bool = True
     """Start the output bias at the logit of each pixel's mean over the training images."""
+    output_sparse_init: int | None = Field(default=None, ge=1)
+    """Incoming weights of each pixel that start at other than 0, standard normal; null: all start
+    by `output_init_range`."""
+    max_column_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the incoming weights of any unit, to which an update that exceeds it is
+    scaled back; null: no limit."""
 
     def __post_init__(self) -> None:
         if self.activations and len(self.activations) != len(self.hidden):
@@ -162,6 +200,21 @@ class GeneratorConfig:
             raise ValueError(
                 f"generator.deconv_channels must divide the last of generator.hidden into square "
                 f"maps, got {self.deconv_channels} for {list(self.hidden)}"
+            )
+        if self.output_sparse_init is not None:
+            self._require_sparse_weights(self.output_sparse_init)
+
+    def _require_sparse_weights(self, n_inputs: int) -> None:
+        for name in ("deconv_channels", "output_init_range"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"generator.output_sparse_init must be null with generator.{name} {value}, "
+                    f"got {n_inputs}"
+                )
+        if self.hidden and n_inputs > self.hidden[-1]:
+            raise ValueError(
+                f"generator.output_sparse_init must be at most the {self.hidden[-1]} units of the "
+                f"last hidden layer, got {n_inputs}"
             )
 
     def _fills_square_maps(self, channels: int) -> bool:
@@ -214,6 +267,9 @@ class DiscriminatorConfig:
     """Share of units of each hidden layer, convolutional or not, that is dropped."""
     init_range: float | None = Field(default=0.005, gt=0)
     """Weights start uniform on +-this; null: on +-1/sqrt(inputs of the layer)."""
+    max_column_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the incoming weights of any unit, of a maxout unit those of each piece, to
+    which an update that exceeds it is scaled back; null: no limit."""
 
     def __post_init__(self) -> None:
         if self.convolutions and self.activation != "maxout":
@@ -385,6 +441,15 @@ class LearnedPriorConfig:
     begin: Literal["identity", "random"] = "identity"
     """`stacked`: whether the net begins by handing its noise on, or with random weights as in the
     released code."""
+    output: Literal["support", "sigmoid"] = "support"
+    """`stacked`: whether z covers the support of the generator's prior, or is of sigmoid units as
+    in the released code, whatever that support."""
+    output_bias: float = 0.0
+    """`stacked`: initial bias of the net's output, before it becomes z; the released code has -2
+    for its sigmoid units."""
+    init_range: float | None = Field(default=None, gt=0)
+    """`stacked`: the net's weights start uniform on +-this; null: on +-1/sqrt(inputs of the
+    layer)."""
     freeze_generator: bool = False
     """`stacked`: train the net below z alone, and leave the generator above it as it is."""
     n_components: int = Field(default=20, ge=2)
@@ -398,6 +463,13 @@ class LearnedPriorConfig:
     """`top_k`: factor an epoch of the share of a minibatch that G learns from, at first all."""
     top_k_floor: float = Field(default=0.5, gt=0, le=1)
     """`top_k`: least share of a minibatch."""
+
+    def __post_init__(self) -> None:
+        if self.output == "sigmoid" and self.begin == "identity":
+            raise ValueError(
+                "learned_prior.begin must be random where learned_prior.output is sigmoid, which "
+                "cannot hand noise on as it is, got identity"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -553,7 +625,7 @@ class EvaluationConfig:
     n_samples: int = Field(default=10_000, ge=100)
     """Samples of G behind each Parzen score."""
     n_sigma_images: int = Field(default=1_000, ge=10)
-    """Validation images on which the window width is chosen."""
+    """Validation images on which the window width is chosen; all of them where there are fewer."""
     chunk: int = Field(default=500, ge=1)
     """Images scored in one pass: bounds memory, does not change the score."""
     keep_checkpoints: int = Field(default=2, ge=1)

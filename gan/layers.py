@@ -1,5 +1,6 @@
 """Linear layers, maxout, dropout masks and initial weights."""
 
+import itertools
 import math
 from typing import Any, cast
 
@@ -272,3 +273,54 @@ def init_uniform(module: nn.Module, *, init_range: float | None, rng: torch.Gene
             nn.init.uniform_(layer.weight, -bound, bound, generator=rng)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def init_sparse(linear: nn.Linear, *, n_inputs: int, rng: torch.Generator) -> None:
+    """Draw a few incoming weights of each unit from N(0, 1); all others become 0.
+
+    Args:
+        linear: layer whose weights, [n_out, n_in], are drawn; its bias stays.
+        n_inputs: weights of each unit that are not 0; of which inputs, is drawn for each unit.
+        rng: a generator of random numbers on the CPU.
+
+    Raises:
+        ValueError: the layer has fewer inputs.
+
+    Source: `sparse_init` of pylearn2, after Martens (2010), "Deep learning via Hessian-free
+    optimization", section 5.
+    """
+    n_out, n_in = linear.weight.shape
+    if n_inputs > n_in:
+        raise ValueError(f"n_inputs must be at most the {n_in} of the layer, got {n_inputs}")
+    chosen = torch.rand(n_out, n_in, generator=rng).topk(n_inputs, dim=1).indices
+    values = torch.randn(n_out, n_inputs, generator=rng)
+    linear.weight.zero_().scatter_(1, chosen, values)
+
+
+def trained_weights(net: nn.Module) -> list[Tensor]:
+    """Weights of linear layers and convolutions that are not frozen, a unit at each first index.
+
+    In a maxout layer each linear piece is a unit of its own.  In a transposed convolution pixels
+    that lie differently between the kernel's positions read different weights: the parameter is
+    given in parts, one for each such place, which share its memory.
+    """
+    found: list[Tensor] = []
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad:
+            found.append(layer.weight)
+        elif isinstance(layer, nn.ConvTranspose2d) and layer.weight.requires_grad:
+            found += _parts_by_pixel(layer)
+    return found
+
+
+def _parts_by_pixel(layer: nn.ConvTranspose2d) -> list[Tensor]:
+    """Weights that pixels of the same place modulo the stride read, [n_out, n_in, ...] each."""
+    weight = layer.weight.detach().transpose(0, 1)  # inputs on the first axis
+    height, width = (
+        range(min(pair)) for pair in zip(layer.stride, layer.kernel_size, strict=True)
+    )
+    return [
+        weight[:, :, row :: layer.stride[0], column :: layer.stride[1]]
+        for row, column in itertools.product(height, width)
+    ]

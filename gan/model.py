@@ -220,7 +220,13 @@ def assemble_gan(
         averages_d: whether an average of D is kept, too, where one of G is.
     """
     G, D = G.to(device).train(), D.to(device).train()
-    g_descent, d_descent = build_descents(G, D, cfg.train)
+    g_descent, d_descent = build_descents(
+        G,
+        D,
+        cfg.train,
+        g_max_norm=cfg.generator.max_column_norm,
+        d_max_norm=cfg.discriminator.max_column_norm,
+    )
     gan = Gan(
         G=G,
         D=D,

@@ -24,6 +24,7 @@ from gan.layers import (
     Maxout,
     UnitPixels,
     dropout_mask,
+    init_sparse,
     init_uniform,
 )
 
@@ -217,8 +218,13 @@ def build_generator(
         dropout_hidden=cfg.dropout_hidden,
     )
     init_uniform(G, init_range=cfg.init_range, rng=rng)
+    for linear, activation in zip(G.linears, G.activations, strict=False):  # but the output
+        if activation == "sigmoid":
+            nn.init.constant_(cast(nn.Linear, linear).bias, cfg.sigmoid_bias)
     if cfg.output_init_range is not None:
         init_uniform(G.linears[-1], init_range=cfg.output_init_range, rng=rng)
+    if cfg.output_sparse_init is not None:
+        init_sparse(cast(nn.Linear, G.linears[-1]), n_inputs=cfg.output_sparse_init, rng=rng)
     if cfg.output_bias_from_data:
         with torch.no_grad():
             G.output_bias.copy_(torch.logit(pixel_mean.double(), eps=1e-7))

@@ -1,5 +1,6 @@
 """SGD with the paper's schedules, and Adam."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
@@ -10,6 +11,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from gan.config import TrainConfig
+from gan.layers import trained_weights
 
 
 class Descent(ABC):
@@ -44,6 +46,8 @@ class Descent(ABC):
         self.n_updates = 0
         self.rate_factor = 1.0
         self.rate_on_device: Tensor | None = None
+        self._limited: list[Tensor] = []
+        self._max_norm = math.inf
         self._cfg, self._initial_rate = cfg, learning_rate
         self._kept = {name: [torch.zeros_like(p) for p in self.params] for name in self.SLOTS}
 
@@ -70,7 +74,27 @@ class Descent(ABC):
     def update(self, gradients: tuple[Tensor, ...]) -> None:
         """One step along `gradients`."""
         self._step(list(gradients))
+        for weight in self._limited:
+            weight.renorm_(2, 0, self._max_norm)
         self.n_updates += 1
+
+    def limit_columns(self, weights: Iterable[Tensor], max_norm: float | None) -> None:
+        """Keep each unit's incoming weights within a ball, from the next update on.
+
+            w <- w min(1, c / |w|)
+
+        What is remembered beside the parameters, as the velocity, stays as it is.
+
+        Args:
+            weights: a unit at each first index, [n_out, ...]; parameters of this player, or parts
+                of them in the same memory.
+            max_norm: c, > 0; None: no limit.
+
+        Source: Srivastava et al. (2014), "Dropout", section 5.1; `max_col_norm` of pylearn2, whose
+        weights are transposed, so that a unit is a column.
+        """
+        if max_norm is not None:
+            self._limited, self._max_norm = list(weights), max_norm
 
     @abstractmethod
     def _step(self, gradients: list[Tensor]) -> None: ...
@@ -149,13 +173,29 @@ def build_descent(
     return kind(params, cfg, learning_rate=learning_rate)
 
 
-def build_descents(G: nn.Module, D: nn.Module, cfg: TrainConfig) -> tuple[Descent, Descent]:
-    """The optimisers of G and of D, each of the parameters that are not frozen."""
+def build_descents(
+    G: nn.Module,
+    D: nn.Module,
+    cfg: TrainConfig,
+    *,
+    g_max_norm: float | None = None,
+    d_max_norm: float | None = None,
+) -> tuple[Descent, Descent]:
+    """The optimisers of G and of D, each of the parameters that are not frozen.
+
+    Args:
+        G: generator.
+        D: discriminator.
+        cfg: of both optimisers.
+        g_max_norm: largest norm of a unit's incoming weights in G; None: no limit.
+        d_max_norm: the same in D.
+    """
     d_rate = cfg.learning_rate if cfg.d_learning_rate is None else cfg.d_learning_rate
-    return (
-        build_descent(_trained(G), cfg, learning_rate=cfg.learning_rate),
-        build_descent(_trained(D), cfg, learning_rate=d_rate),
-    )
+    g_descent = build_descent(_trained(G), cfg, learning_rate=cfg.learning_rate)
+    d_descent = build_descent(_trained(D), cfg, learning_rate=d_rate)
+    g_descent.limit_columns(trained_weights(G), g_max_norm)
+    d_descent.limit_columns(trained_weights(D), d_max_norm)
+    return g_descent, d_descent
 
 
 def _trained(net: nn.Module) -> list[nn.Parameter]:

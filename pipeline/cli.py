@@ -398,10 +398,12 @@ def similar(  # noqa: PLR0917 - Typer turns each into an option
 
     Example: gan similar test:7 --to mnist -k 10 -o similar.png
     """
-    from gan.config import load_config
+    from gan.config import FOLDED_SUFFIX, load_config
     from pipeline.similar import find_similar
 
-    given = {"dataset": dataset, "root": root, "test_path": test_path, "n_valid": 1}
+    # All of a training file is searched; one with folds has no say in how many are held out.
+    n_valid = {} if dataset.endswith(FOLDED_SUFFIX) else {"n_valid": 1}
+    given = {"dataset": dataset, "root": root, "test_path": test_path} | n_valid
     data = load_config({"base": {"data": given}}).base.data
     found = find_similar(image, data=data, model=model, k=k, output=output)
     for row in found.rows():

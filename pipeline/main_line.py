@@ -127,7 +127,7 @@ def require_test_images(config: PipelineConfig) -> None:
         missing = [file for file in _test_files(config) if not file.is_file()]
         if missing:
             raise DatasetError(f"data.root must have the test images, too: no {missing[0]}")
-    elif data.dataset not in NAMED and Path(data.dataset).exists():
+    elif not (data.dataset in NAMED or data.is_folded) and Path(data.dataset).exists():
         path = None if data.test_path is None else Path(data.test_path)
         if path is None or not (path.is_file() or holds_pictures(path)):
             raise DatasetError(
@@ -183,8 +183,10 @@ def summary(graph: Graph, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What came out of the stages that were run or skipped, by name."""
     folders = {outcome.stage: outcome.folder for outcome in outcomes}
     result: dict[str, Any] = {}
-    if folders.keys() == {"data"}:
-        result |= json.loads((folders["data"] / data.FACTS).read_text())
+    if "data" in folders:
+        facts = json.loads((folders["data"] / data.FACTS).read_text())
+        told = facts if folders.keys() == {"data"} else ("notice",)
+        result |= {key: facts[key] for key in told if key in facts}
     if "sweep" in folders:
         winner = json.loads((folders["sweep"] / "winner.json").read_text())
         result |= {key: winner[key] for key in ("sweep", "trial", "run_id")}

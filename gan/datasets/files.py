@@ -56,13 +56,13 @@ def read_images(path: Path, *, part: Literal["train", "test"] = "train") -> Imag
     Raises:
         DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
     """
-    with _naming(path):
+    with naming(path):
         if path.is_dir():
-            with _parsing():
+            with parsing():
                 return read_folder(path)
         if path.suffix not in DATASET_SUFFIXES:
             raise DatasetError("images are read from a .parquet or .npz file, or from a folder")
-        with _parsing(), path.open("rb") as file:
+        with parsing(), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             images, labels, conditions = (
@@ -94,15 +94,15 @@ def read_samples(path: Path) -> NDArray[np.float32]:
     Raises:
         DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
     """
-    with _naming(path):
+    with naming(path):
         if path.is_dir():
-            with _parsing():
+            with parsing():
                 images: NDArray[Any] = stack_pictures(_pictures_in(path))
         elif path.suffix == ".parquet":
-            with _parsing(), path.open("rb") as file:
+            with parsing(), path.open("rb") as file:
                 images = read_parquet(file).images
         elif path.suffix in (".npy", ".npz"):
-            with _parsing(), path.open("rb") as file:
+            with parsing(), path.open("rb") as file:
                 images = _read_numpy(file, SAMPLE_KEYS).images
         else:
             raise DatasetError(
@@ -123,8 +123,8 @@ def read_image(path: Path, *, image_shape: ImageShape) -> NDArray[np.float32]:
     Raises:
         DatasetError: naming the file, if it is anything else, of another size or out of range.
     """
-    with _naming(path):
-        with _parsing():
+    with naming(path):
+        with parsing():
             if path.suffix.lower() in SUFFIXES:
                 images: NDArray[Any] = stack_pictures([(path.name, path.read_bytes())])
             elif path.suffix == ".npy":
@@ -150,10 +150,10 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises:
         DatasetError: naming the file, if it is anything else; nothing in it is ever unpickled.
     """
-    with _naming(path):
+    with naming(path):
         if path.suffix != ".npy":
             raise DatasetError("an array is read from a .npy file")
-        with _parsing(), path.open("rb") as file:
+        with parsing(), path.open("rb") as file:
             return _read_numpy(file, ()).images
 
 
@@ -194,7 +194,7 @@ def _pictures_in(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @contextmanager
-def _parsing() -> Iterator[None]:
+def parsing() -> Iterator[None]:
     """Turn what a damaged file raises into one line."""
     try:
         yield
@@ -204,7 +204,7 @@ def _parsing() -> Iterator[None]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Put the path in front of every error."""
     try:
         yield

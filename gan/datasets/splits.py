@@ -2,7 +2,8 @@
 
 As in Goodfellow et al. (2014): G and D are trained on all but the last `n_valid` images of the
 training file (MNIST: train[:50000]), choices are made on those last ones (train[50000:]), and the
-test file is opened for a generator that was chosen before, and for no choice.
+test file is opened for a generator that was chosen before, and for no choice.  A .mat file of the
+Toronto Face Database says itself, fold by fold, which of its images do which.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from gan.config import BUILT_IN, NAMED, DataConfig
+from gan.config import BUILT_IN, FOLDED_SUFFIX, NAMED, DataConfig
 from gan.datasets.files import DATASET_SUFFIXES, read_images
 from gan.datasets.folders import class_names
 from gan.datasets.images import ImageSet
@@ -19,6 +20,7 @@ from gan.datasets.mnist import read_mnist
 from gan.datasets.published import read_published
 from gan.datasets.stacked_mnist import NAME as STACKED
 from gan.datasets.stacked_mnist import stack_digits
+from gan.datasets.tfd import read_faces
 from gan.errors import DatasetError
 
 
@@ -26,12 +28,16 @@ def load_train_valid(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     """The images to train on and those to choose by; opens the training file alone.
 
     Returns:
-        All but the last `data.n_valid` images, and these.  The digest of each covers the bytes of
-        the file and the rows.
+        All but the last `data.n_valid` images, and these; of a .mat file the unlabelled images,
+        and the validation images of `data.fold`.  The digest of each covers the bytes of the file
+        and the rows.
 
     Raises:
         DatasetError: if the data set is unknown, damaged, or not larger than `data.n_valid`.
     """
+    if data.is_folded:
+        faces = read_faces(_existing(data))
+        return faces.part(data.fold, "unlabeled"), faces.part(data.fold, "valid")
     whole = _training_images(data)
     cut = len(whole) - data.n_valid
     if cut < 1:
@@ -55,6 +61,8 @@ def load_test(data: DataConfig) -> ImageSet:
     """
     if data.dataset in NAMED:
         return _made(_named(data, "test"), data)
+    if data.is_folded:
+        return read_faces(_existing(data)).part(data.fold, "test")
     if data.test_path is None:
         raise DatasetError(
             f"{data.dataset} comes without test images: set data.test_path to a .parquet or "
@@ -79,14 +87,19 @@ def load_test(data: DataConfig) -> ImageSet:
 def _training_images(data: DataConfig) -> ImageSet:
     if data.dataset in NAMED:
         return _named(data, "train")
+    return read_images(_existing(data))
+
+
+def _existing(data: DataConfig) -> Path:
     path = Path(data.dataset).expanduser()
-    if not path.is_dir() and (not path.is_file() or path.suffix not in DATASET_SUFFIXES):
+    suffixes = (*DATASET_SUFFIXES, FOLDED_SUFFIX)
+    if not path.is_dir() and (not path.is_file() or path.suffix not in suffixes):
         found = "no such file" if not path.exists() else "not such a file"
         raise DatasetError(
-            f"data.dataset must be {', '.join(NAMED)}, or the path of a .parquet or .npz file or "
-            f"of a folder of pictures, got {data.dataset!r}: {found}"
+            f"data.dataset must be {', '.join(NAMED)}, or the path of a .parquet, .npz or "
+            f"{FOLDED_SUFFIX} file or of a folder of pictures, got {data.dataset!r}: {found}"
         )
-    return read_images(path)
+    return path
 
 
 def _made(images: ImageSet, data: DataConfig) -> ImageSet:

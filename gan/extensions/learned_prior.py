@@ -26,8 +26,9 @@ Source: section 7, fifth extension, of Goodfellow et al. (2014).  stacked: train
 importance: see `gan.extensions.resampling`.  top_k: Sinha et al. (2020), "Top-k Training of GANs",
 section 3.
 Differs: the released stack has a sigmoid with bias -2 as its output, whatever support z has, and
-begins with random weights (`begin: random` does so, too).  DeLiGAN keeps the widths from 0 by a
-penalty on 1 - sigma instead, which leaves mean and scale of z free.
+begins with random weights: `output: sigmoid`, `output_bias: -2`, `begin: random` and `init_range:
+0.05` are that stack.  DeLiGAN keeps the widths from 0 by a penalty on 1 - sigma instead, which
+leaves mean and scale of z free.
 """
 
 import dataclasses
@@ -51,6 +52,7 @@ from gan.extensions.prior_nets import (
     Components,
     MixtureGenerator,
     StackedGenerator,
+    UnitCube,
     support_of,
 )
 from gan.extensions.resampling import Candidates, ResampledGenerator, ResampledPrior
@@ -235,12 +237,16 @@ def _player(net: Generator, config: RunConfig, rng: torch.Generator) -> Player:
         below = BelowZ(
             dim,
             hidden=cfg.hidden,
-            support=support_of(build_prior(config.prior)),
+            support=(
+                UnitCube() if cfg.output == "sigmoid" else support_of(build_prior(config.prior))
+            ),
             is_residual=cfg.begin == "identity",
         )
-        init_uniform(below, init_range=None, rng=rng)
+        init_uniform(below, init_range=cfg.init_range, rng=rng)
+        output = cast(nn.Linear, below.linears[-1])
+        nn.init.constant_(output.bias, cfg.output_bias)
         if below.is_residual:
-            nn.init.zeros_(cast(nn.Linear, below.linears[-1]).weight)
+            nn.init.zeros_(output.weight)
         return StackedGenerator(below, net, is_frozen=cfg.freeze_generator)
     if cfg.method == "mixture":
         means = torch.randn(cfg.n_components, dim, generator=rng)

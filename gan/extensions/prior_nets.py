@@ -67,7 +67,20 @@ class Everywhere:
         return z
 
 
-Support = Box | Sphere | Everywhere
+@dataclass(frozen=True)
+class UnitCube:
+    """The cube from 0 to 1, of sigmoid units, each coordinate 1 / (1 + exp(-a))."""
+
+    def cover(self, a: Tensor) -> Tensor:
+        """R^dim -> the cube, [n, dim]."""
+        return torch.sigmoid(a)
+
+    def coordinates(self, z: Tensor) -> Tensor:
+        """The a of z; z at a face or beyond is taken for EDGE within."""
+        return torch.logit(z, eps=EDGE)
+
+
+Support = Box | Sphere | Everywhere | UnitCube
 
 
 def support_of(prior: Prior) -> Support:

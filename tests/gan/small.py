@@ -1,9 +1,11 @@
 """Runs small enough for a test: pictures of 4 x 4 pixels and nets of a few units."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import savemat
 
 from gan.config import RunConfig, with_overrides
 from gan.datasets.images import ImageSet
@@ -40,6 +42,24 @@ def small_images(n: int = 30, *, seed: int = 0) -> ImageSet:
     images = np.random.default_rng(seed).integers(0, 256, (n, 1, 4, 4), dtype=np.uint8)
     images[:, 0, 0, 0], images[:, 0, 3, 3] = 0, 255
     return ImageSet(images=images, labels=None, digest="0" * 64)
+
+
+def write_faces(path: Path, *, times: int = 1, is_shared: bool = True) -> str:
+    """Write `times` sixteen images in the layout of the Toronto Face Database; the path.
+
+    The first half trains in every fold, or the last half in fold 1.
+    """
+    rng = np.random.default_rng(0)
+    labelled = np.repeat([1, 2, 2, 2, 3, 3, 3, 3], times)
+    n = 2 * len(labelled)
+    folds = np.zeros((n, 5), np.uint8)
+    for fold in range(5):
+        folds[n // 2 :, fold] = np.roll(labelled, fold)
+    if not is_shared:
+        folds[:, 1] = folds[::-1, 1]
+    images = rng.integers(60, 160, (n, 48, 48), dtype=np.uint8)
+    savemat(path, {"images": images, "folds": folds, "labs_ex": np.full((n, 1), -1)})
+    return str(path)
 
 
 def two_pictures() -> tuple[ImageSet, NDArray[np.float64]]:

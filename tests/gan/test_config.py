@@ -356,6 +356,9 @@ def another(kind, name, value):
         "encoder_channels": [7, 6],
         "encoder_hidden": [7, 6],
         "extensions": ["conditional"],
+        "init_range": 0.03,
+        "output_sparse_init": 100,
+        "max_column_norm": 1.9365,
         "start": "mnist-generator@champion",
         "root": "images",
         "activations": ["relu", "sigmoid"],
@@ -389,8 +392,10 @@ def tree_with(task=None):
 LINEAR = {"base.generator.output_bias_from_data": False}
 NEEDED_BY = {
     "base.data.download": {"base.data.root": "images"},
+    "base.data.fold": {"base.data.dataset": "faces.mat"},
     "base.generator.output": LINEAR,
     "base.train.contrast_norm": LINEAR | {"base.generator.output": "linear"},
+    "base.learned_prior.output": {"base.learned_prior.begin": "random"},
 }
 """Settings without which another is refused."""
 

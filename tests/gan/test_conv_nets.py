@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
 
-from gan.config import RunConfig, run_config, with_overrides
+from gan.config import RunConfig, TrainConfig, run_config, with_overrides
 from gan.contrast import Brightness
 from gan.conv_nets import build_conv_discriminator, map_shapes, require_fitting
 from gan.datasets.images import ImageSet
 from gan.errors import ConfigError
 from gan.layers import ConvMaxout, Deconvolution, init_uniform
 from gan.nets import Generator, build_generator
+from gan.optimisers import build_descents
 from gan.randomness import stream
 from gan.run import Run
 from gan.tasks import from_state
@@ -225,6 +227,35 @@ def test_hidden_layers_have_the_units_that_are_asked_for(rng):
     assert_allclose(G(z).detach(), expected.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 3), (2, 2), (2, 3), (3, 1)])
+def test_limit_of_columns_holds_for_the_weights_that_lead_to_each_pixel(kernel, stride, rng):
+    layer = Deconvolution(4, side=5, image_channels=2, kernel=kernel, stride=stride)
+    init_uniform(layer, init_range=1.0, rng=rng)
+    side = layer.image_shape[1]
+
+    def norms():
+        jacobian = torch.autograd.functional.jacobian(layer, torch.zeros(1, 4 * 5 * 5))
+        return jacobian.view(2, side, side, -1).norm(dim=3)
+
+    inner = slice(kernel - 1, side - kernel + 1)  # not at the border, where units are missing
+    before = norms()[:, inner, inner]
+    limit = before[before > 0].mean().item()  # between positions of a small kernel all are 0
+    expected = before.clamp(max=limit)
+    descent, _ = build_descents(layer, nn.Linear(2, 1), TrainConfig(), g_max_norm=limit)
+    descent.update(tuple(torch.zeros_like(p) for p in layer.parameters()))
+    assert_allclose(norms()[:, inner, inner], expected, rtol=1e-5, atol=0)
+    assert norms().max() <= limit * (1 + 1e-6)
+
+
+def test_sigmoid_layers_below_a_deconvolution_start_with_their_bias():
+    cfg = config(generator__sigmoid_bias=-2.0).generator
+    G = build_generator(
+        cfg, dim=4, pixel_mean=torch.zeros(192), rng=stream(0, "i"), image_shape=SHAPE
+    )
+    for linear, bias in zip(G.linears, (0, -2, 0), strict=True):
+        assert_array_equal(linear.bias.detach(), bias)
+
+
 def test_output_weights_may_have_a_range_of_their_own():
     cfg = config(generator__output_init_range=0.5, generator__init_range=0.01).generator
     mean = torch.zeros(192)
@@ -300,6 +331,14 @@ REFUSED = {
     "maps of nothing": (
         {"generator": {"hidden": [], "deconv_channels": 3}},
         r"deconv_channels must divide .* into square maps, got 3 for \[\]",
+    ),
+    "sparse maps": (
+        {"generator": {"hidden": [100], "deconv_channels": 4, "output_sparse_init": 3}},
+        r"output_sparse_init must be null with generator\.deconv_channels 4, got 3",
+    ),
+    "sparse range": (
+        {"generator": {"output_init_range": 0.5, "output_sparse_init": 3}},
+        r"output_sparse_init must be null with generator\.output_init_range 0\.5, got 3",
     ),
     "leaky convolutions": (
         {"discriminator": {"activation": "leaky_relu", "convolutions": [{"channels": 2}]}},

@@ -14,7 +14,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan import layers
-from gan.layers import Linear, Maxout, dropout_mask, init_uniform
+from gan.layers import (
+    Linear,
+    Maxout,
+    dropout_mask,
+    init_sparse,
+    init_uniform,
+    trained_weights,
+)
 from gan.randomness import stream
 
 
@@ -227,6 +234,29 @@ def test_weights_of_a_convolution_start_by_the_inputs_of_a_unit():
     weights = layer.weight.detach().numpy().ravel()
     assert stats.kstest(weights, stats.uniform(-0.1, 0.2).cdf).pvalue > 1e-3
     assert_array_equal(layer.bias.detach(), 0)
+
+
+def test_sparse_weights_are_normal_at_inputs_drawn_for_each_unit_alike_often():
+    linear = nn.Linear(50, 4_000)
+    bias = linear.bias.clone()
+    init_sparse(linear, n_inputs=10, rng=stream(0, "init"))
+    chosen = linear.weight.detach() != 0
+    assert_array_equal(chosen.sum(1), 10)
+    assert stats.chisquare(chosen.sum(0)).pvalue > 0.001
+    assert stats.kstest(linear.weight.detach()[chosen], "norm").pvalue > 0.001
+    assert torch.equal(linear.bias, bias)
+
+
+def test_more_sparse_weights_than_inputs_are_refused():
+    with pytest.raises(ValueError, match="n_inputs must be at most the 3 of the layer, got 4"):
+        init_sparse(nn.Linear(3, 2), n_inputs=4, rng=stream(0, "init"))
+
+
+def test_trained_weights_are_those_of_layers_that_are_not_frozen():
+    maxout, frozen, convolution = Maxout(4, 3, pieces=2), nn.Linear(3, 2), nn.Conv2d(1, 5, 3)
+    net = nn.Sequential(maxout, frozen.requires_grad_(False), nn.BatchNorm1d(2), convolution)
+    found = trained_weights(net)
+    assert [tuple(weight.shape) for weight in found] == [(6, 4), (5, 1, 3, 3)]
 
 
 def test_initial_weights_depend_on_the_stream_alone():

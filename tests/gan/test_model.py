@@ -172,6 +172,33 @@ def test_optimisers_and_precision_come_from_the_configuration():
     assert gan.prior.dim == 5
 
 
+@pytest.mark.parametrize("order", ["alternating", "simultaneous"])
+def test_units_of_both_players_stay_within_their_norms(order):
+    run = small_run(
+        generator__max_column_norm=0.5,
+        discriminator__max_column_norm=0.3,
+        train__update_order=order,
+        train__learning_rate=0.5,
+    )
+    for _ in run.train():
+        for net, limit in ((run.gan.G, 0.5), (run.gan.D, 0.3)):
+            for name, weight in net.named_parameters():
+                if name.endswith("weight"):
+                    assert weight.norm(dim=1).max() <= limit * (1 + 1e-6)
+    # Of a maxout unit each piece has its own norm.
+    assert len(run.gan.D.layers[0].linear.weight) == 6 * 3
+
+
+def test_a_limit_that_nothing_reaches_changes_no_bit():
+    plain, limited = (
+        small_run(generator__max_column_norm=norm, discriminator__max_column_norm=norm)
+        for norm in (None, 1e6)
+    )
+    for run in (plain, limited):
+        assert len(list(run.train())) == 4
+    assert_close(limited.state(), plain.state(), rtol=0, atol=0)
+
+
 def test_given_masks_are_used_and_none_are_drawn():
     gan = build_gan(small_config(), **OF_IMAGES, device="cpu")
     x = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))

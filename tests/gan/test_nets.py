@@ -56,6 +56,16 @@ def test_generator_is_relu_layers_and_a_sigmoid(rng):
     assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_hidden_layers_of_g_have_the_activations_that_are_named(rng):
+    G = small_generator(activations=("sigmoid", "relu"))
+    z = rng.normal(size=(9, 5)).astype(np.float32)
+    h = 1 / (1 + np.exp(-numpy_linear(z, G.linears[0])))
+    h = np.maximum(numpy_linear(h, G.linears[1]), 0)
+    expected = 1 / (1 + np.exp(-numpy_linear(h, G.linears[2])))
+    assert_allclose(G(torch.from_numpy(z)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert_allclose(G.layers(torch.from_numpy(z))[2].detach().numpy(), h, rtol=1e-5, atol=1e-6)
+
+
 def test_batch_norm_comes_before_the_relu(rng):
     G, z = small_generator(batch_norm=True), rng.normal(size=(9, 5)).astype(np.float32)
     h = z
@@ -126,6 +136,28 @@ def test_output_bias_is_the_logit_of_each_pixels_mean_clipped_at_1e_minus_7(pixe
     expected = np.log(clipped / (1 - clipped))
     assert_allclose(G.output_bias.detach().numpy(), expected, rtol=1e-6, atol=1e-6)
     assert_allclose(G.output_bias[0].item(), -16.118, rtol=1e-4, atol=0)  # a border pixel
+
+
+def test_sigmoid_layers_start_with_their_bias_and_the_others_at_0(pixel_mean):
+    cfg = GeneratorConfig(
+        hidden=(7, 6, 5), activations=("relu", "sigmoid", "relu"), sigmoid_bias=-2.0
+    )
+    G = build_generator(cfg, dim=3, pixel_mean=pixel_mean, rng=stream(0, "init"))
+    for linear, bias in zip(G.linears[:-1], (0, -2, 0), strict=True):
+        assert_array_equal(linear.bias.detach(), bias)
+
+
+def test_sparse_pixels_have_a_few_normal_weights_each_and_change_no_other_layer(pixel_mean):
+    cfg = GeneratorConfig(hidden=(7, 60), output_sparse_init=5)
+    G = build_generator(cfg, dim=3, pixel_mean=pixel_mean, rng=stream(0, "init"))
+    weight = G.linears[-1].weight.detach()
+    assert_array_equal((weight != 0).sum(1), 5)
+    assert weight.abs().max() > 0.05
+    dense = build_generator(
+        GeneratorConfig(hidden=(7, 60)), dim=3, pixel_mean=pixel_mean, rng=stream(0, "init")
+    )
+    assert torch.equal(G.linears[1].weight, dense.linears[1].weight)
+    assert torch.equal(G.output_bias, dense.output_bias)
 
 
 def test_output_bias_starts_at_0_where_the_data_is_not_to_set_it(pixel_mean):

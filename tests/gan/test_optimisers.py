@@ -128,6 +128,48 @@ def test_adam_follows_its_two_moments(gradients):
     assert_allclose(parameter.detach().numpy(), expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_columns_are_scaled_back_after_each_update_and_the_velocity_is_not(kind):
+    rng = np.random.default_rng(0)
+    cfg = TrainConfig(optimizer=kind, learning_rate=0.3, momentum=0.6, momentum_steps=4)
+    start = rng.normal(size=(4, 3))
+    free, _ = parameters = [nn.Parameter(torch.tensor(start)) for _ in range(2)]
+    weight = parameters[1]
+    limited = build_descent([weight], cfg, learning_rate=0.3)
+    limited.limit_columns([weight], 1.2)
+    # The same optimiser without a limit, whose weights are put where the limit leaves them.
+    plain = build_descent([free], cfg, learning_rate=0.3)
+    n_scaled = 0
+    for _ in range(8):
+        gradient = rng.normal(size=(4, 3))
+        plain.update((torch.tensor(gradient),))
+        columns = free.detach().numpy().copy()
+        for unit in range(4):
+            norm = np.sqrt(np.sum(columns[unit] ** 2))
+            if norm > 1.2:
+                columns[unit] *= 1.2 / norm
+                n_scaled += 1
+        limited.update((torch.tensor(gradient),))
+        # torch divides by |w| + 1e-7.
+        assert_allclose(weight.detach().numpy(), columns, rtol=1e-5, atol=1e-7)
+        with torch.no_grad():
+            free.copy_(torch.from_numpy(columns))
+    assert 0 < n_scaled < 32
+    for name, kept in plain.state().items():
+        assert_close(limited.state()[name], kept, rtol=1e-5, atol=1e-7)
+
+
+def test_filters_of_a_convolution_are_limited_over_all_their_inputs():
+    weight = nn.Parameter(torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(0)))
+    optimiser = build_descent([weight], RELEASED, learning_rate=0.1)
+    optimiser.limit_columns([weight], 2.0)
+    before = weight.detach().clone()
+    optimiser.update((torch.zeros_like(weight),))
+    norms = before.flatten(1).norm(dim=1)
+    expected = before * (2.0 / norms).clamp(max=1)[:, None, None, None]
+    assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
 # Algorithm
 
 

@@ -23,7 +23,7 @@ def test_presets_are_those_that_are_known():
     assert PRESETS == [
         *("cifar10", "cifar10_conv", "cifar10_conv_quick", "cifar10_quick", "conditional"),
         *("dbm", "dbn", "fashion_mnist", "inference", "learned_prior", "mnist", "priors"),
-        *("quick", "semi_supervised", "shared_conditional", "vae"),
+        *("quick", "semi_supervised", "shared_conditional", "tfd", "tfd_prior", "vae"),
     ]
 
 
@@ -61,6 +61,21 @@ def test_preset_varies_k_dropout_and_the_prior(preset):
         "discriminator.dropout_hidden",
         "prior.kind",
     }
+
+
+def test_both_stages_of_tfd_have_the_nets_of_the_released_code():
+    first, second = resolve("tfd").base, resolve("tfd_prior").base
+    G, D, stack = first.generator, first.discriminator, second.learned_prior
+    assert (G.hidden, G.activations, G.sigmoid_bias) == ((8000, 8000), ("relu", "sigmoid"), -2)
+    assert (G.output_sparse_init, G.init_range, G.output_bias_from_data) == (100, 0.05, True)
+    assert (D.hidden, D.pieces, D.init_range, second.discriminator) == ((1200,) * 2, 5, 0.005, D)
+    assert (G.max_column_norm, D.max_column_norm) == (1.9365, 1.9365)
+    assert (stack.method, stack.hidden, stack.begin) == ("stacked", (8000,), "random")
+    assert (stack.output, stack.output_bias, stack.init_range) == ("sigmoid", -2, 0.05)
+    assert (first.prior.kind, first.prior.dim) == ("gaussian", 100)
+    for stage, n_epochs in ((first, 50), (second, 22)):
+        assert stage.train.n_steps == n_epochs * 1_000  # an epoch has some 1,000 minibatches
+        assert (stage.train.batch_size, stage.train.learning_rate) == (100, 0.05)
 
 
 @pytest.mark.parametrize("name", extensions())

@@ -225,7 +225,7 @@ def test_every_key_of_every_preset_reaches_a_field_and_changes_the_run():
 def test_every_setting_can_be_varied_but_those_that_make_scores_comparable():
     settings = flatten(to_dict(BASE))
     fixed = [path for path in settings if path.startswith(FIXED)]
-    assert len(fixed) == 13
+    assert len(fixed) == 14
     for path in fixed:
         with pytest.raises(ConfigError, match=f"{path}: trials that differ in it cannot"):
             parse_space({path: {"choice": [settings[path]]}}, BASE)

@@ -14,10 +14,11 @@ from gan.algorithm1 import every_fake
 from gan.config import LearnedPriorConfig, PriorConfig
 from gan.errors import ConfigError
 from gan.extensions.learned_prior import adopt, n_taught, noise, top_k
-from gan.extensions.prior_nets import BelowZ, ComponentNoise, Components, support_of
+from gan.extensions.prior_nets import BelowZ, ComponentNoise, Components, UnitCube, support_of
 from gan.extensions.resampling import Candidates, drawn_candidate
 from gan.priors import Prior, Uniform, build_prior
 from gan.randomness import stream
+from gan.saved_generator import SavedGenerator
 from gan.tasks import start_run
 from tests.gan.small import labelled_images, small_config, small_run, start_extension
 
@@ -103,6 +104,49 @@ def test_a_stack_is_trained_whole_unless_the_generator_is_frozen():
         names = changed(before, run.gan.G.state_dict())
         assert any(name.startswith("below.") for name in names)
         assert any(name.startswith("G.") for name in names) != is_frozen
+
+
+def test_a_released_stack_has_sigmoid_units_with_their_bias_whatever_the_prior():
+    run = start_extension(
+        "learned_prior_stacked",
+        learned_prior__begin="random",
+        learned_prior__output="sigmoid",
+        learned_prior__output_bias=-2.0,
+        learned_prior__init_range=0.05,
+        learned_prior__hidden=[9],
+    )
+    below = run.gan.G.below
+    assert (below.linears[1].bias == -2).all()
+    assert (below.linears[0].bias == 0).all()
+    assert 0.04 < below.linears[1].weight.abs().max() <= 0.05
+    e = 3 * torch.randn(6, 5, generator=stream(0, "e"))
+    h = (e @ below.linears[0].weight.T).relu()
+    z = below(e)
+    assert_close(z, torch.sigmoid(h @ below.linears[1].weight.T - 2))
+    assert_close(UnitCube().cover(UnitCube().coordinates(z)), z)
+
+
+def test_sigmoid_units_cannot_begin_as_the_identity():
+    with pytest.raises(ConfigError, match=r"learned_prior\.begin must be random .* got identity"):
+        small_config(learned_prior={"method": "stacked", "output": "sigmoid"})
+
+
+def test_a_limit_of_norms_holds_in_the_whole_stack():
+    run = start_extension(
+        "learned_prior_stacked", learned_prior__begin="random", generator__max_column_norm=0.2
+    )
+    assert run.cfg.generator.max_column_norm is None  # a stack has the settings of its generator
+    limited = dataclasses.replace(run.cfg.generator, max_column_norm=0.2)
+    origin = SavedGenerator(
+        G=run.gan.G.G.eval(),
+        config=dataclasses.replace(run.cfg, learned_prior=None, generator=limited),
+        image_shape=run.image_shape,
+    )
+    run = start_run(run.cfg, labelled_images(), device="cpu", origin=origin)
+    next(run.train())
+    for name, weight in run.gan.G.named_parameters():
+        if name.endswith("weight"):
+            assert weight.norm(dim=1).max() <= 0.2 * (1 + 1e-6)
 
 
 def test_random_weights_begin_elsewhere_than_the_generator():
