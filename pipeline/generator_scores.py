@@ -83,13 +83,16 @@ def _path_scores(kind: str, sampler: PathSampler, real: RealImages, *, seed: int
     return [dataclasses.replace(score, name=f"{score.name}_{kind}") for score in scores]
 
 
-def require_log_likelihood(saved: SavedSampler, *, n_images: int, n_scored: int) -> None:
+def require_log_likelihood(saved: SavedSampler, *, n_images: int, n_scored: int) -> SavedGenerator:
     """Refuse what `with_log_likelihood` cannot do, before minutes are spent on other scores.
 
     Args:
         saved: the generator.
         n_images: as `with_log_likelihood`.
         n_scored: images of the scored split.
+
+    Returns:
+        The generator.
 
     Raises:
         ScoreError: too few images, a prior without a smooth density, or a generator that takes
@@ -111,6 +114,7 @@ def require_log_likelihood(saved: SavedSampler, *, n_images: int, n_scored: int)
             f"got {n_scored:,}"
         )
     smooth_prior(saved.sampler().prior)
+    return saved
 
 
 def with_log_likelihood(
@@ -139,9 +143,9 @@ def with_log_likelihood(
     Raises:
         ScoreError: as `require_log_likelihood`.
     """
-    require_log_likelihood(saved, n_images=n_images, n_scored=len(real.scored))
+    generator = require_log_likelihood(saved, n_images=n_images, n_scored=len(real.scored))
     try:
-        found, details = _log_likelihood(saved, real, n_images=n_images, settings=settings)
+        found, details = _log_likelihood(generator, real, n_images=n_images, settings=settings)
     except ScoreError as error:
         unavailable = evaluation.unavailable | {"log_likelihood": str(error)}
         return dataclasses.replace(evaluation, unavailable=unavailable)
@@ -153,12 +157,12 @@ def with_log_likelihood(
 
 
 def _log_likelihood(
-    saved: SavedSampler, real: RealImages, *, n_images: int, settings: AisSettings
+    saved: SavedGenerator, real: RealImages, *, n_images: int, settings: AisSettings
 ) -> tuple[list[Score], dict[str, Any]]:
     prior, shape = smooth_prior(saved.sampler().prior), saved.image_shape
 
     def decode(z: Tensor) -> Tensor:
-        images: Tensor = saved.G(z)
+        images: Tensor = saved.G.pixels(saved.G(z))
         return images.view(len(z), *shape)
 
     fewer = max(1, settings.n_temperatures // 10)

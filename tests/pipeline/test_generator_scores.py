@@ -47,6 +47,7 @@ def linear(kind="gaussian", dim=4, *, scale=0.2):
         rng = torch.Generator().manual_seed(1)
         G.weight.copy_(scale * torch.randn(9, dim, generator=rng))
         G.bias.fill_(0.5)
+    G.pixels = torch.nn.Identity()
     config = load_config({}, [f"prior.kind={kind}", f"prior.dim={dim}"]).base
     return SavedGenerator(G=G.eval().requires_grad_(False), config=config, image_shape=SHAPE)
 
