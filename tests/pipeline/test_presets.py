@@ -21,8 +21,8 @@ def text_of(preset):
 
 def test_presets_are_those_that_are_known():
     assert PRESETS == [
-        *("conditional", "inference", "learned_prior", "mnist", "priors", "quick"),
-        *("semi_supervised", "shared_conditional"),
+        *("conditional", "gsn", "inference", "learned_prior", "mnist", "priors", "quick"),
+        *("semi_supervised", "shared_conditional", "stacked_cae", "vae"),
     ]
 
 
