@@ -535,16 +535,17 @@ class StackedCaeConfig:
     Its layers are trained one after the other, each in an equal share of `train.n_steps`.
     """
 
-    hidden: tuple[Units, ...] = Field(default=(1000, 1000), min_length=1)
+    hidden: tuple[Units, ...] = Field(default=(500, 500), min_length=1)
     """Units of each layer, from the pixels up."""
-    contraction: float = Field(default=0.1, ge=0)
+    contraction: float = Field(default=1.0, ge=0)
     """Weight of the squared norm of the encoder's Jacobian beside the cross-entropy in nats."""
     walk_std: float = Field(default=1.0, gt=0)
     """Standard deviation of the walk's noise in the hidden units of the last layer."""
     samples_per_chain: int = Field(default=1, ge=1)
     """Samples that a walk gives to each thousand; 1: all are independent."""
-    burn_in: int = Field(default=100, ge=1)
-    """Steps from coin flips to the first sample of a walk."""
+    burn_in: int = Field(default=20, ge=1)
+    """Steps from coin flips to the first sample of a walk; of many steps more walks end at black
+    images."""
     thinning: int = Field(default=10, ge=1)
     """Steps between two samples of a walk; read where it gives more than one."""
 
@@ -564,7 +565,7 @@ class GsnConfig:
     the first, which has none."""
     samples_per_chain: int = Field(default=1, ge=1)
     """Samples that a chain gives to each thousand; 1: all are independent."""
-    burn_in: int = Field(default=100, ge=1)
+    burn_in: int = Field(default=50, ge=1)
     """Transitions from coin flips to the first sample of a chain."""
     thinning: int = Field(default=10, ge=1)
     """Transitions between two samples of a chain; read where it gives more than one."""

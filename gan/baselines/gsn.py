@@ -23,7 +23,7 @@ from gan.sampling import draw_in_blocks
 def salt_and_pepper(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Pixels x where each value is, with probability `share`, replaced by a coin flip of 0 or 1.
 
-    Source: the corruption C(X~ | X) of section 4 of the paper.
+    Source: the corruption C(X~ | X) of the paper's experiments.
     """
     u = torch.rand(x.shape, generator=rng, device=x.device)
     return torch.where(u < share, (u < share / 2).to(x.dtype), x)
@@ -54,9 +54,10 @@ class Gsn(Baseline):
     few transitions, after each of which -log p(x) of that same image is taken.  By theorem 1 of
     the paper the chain's x is distributed as the data where p(x | x~, h) is exact.
 
-    Source: section 5 of the paper; sizes, noise and the noiseless h_1 from its released code
-    (yaoli/GSN, run_gsn.py).  Differs: training pixels are taken for probabilities, the released
-    code makes them 0 or 1; the output bias starts at the logit of the pixels' means, not at 0.
+    Source: the paper's network on MNIST, whose Parzen score of 214 +- 1.1 nats (window width fixed
+    at .23) is in Table 1; sizes, noise and the noiseless h_1 from its released code (yaoli/GSN).
+    Differs: training pixels are taken for probabilities; the output bias starts at the logit of
+    the pixels' means.
 
     Args:
         image_shape: (channels, height, width).
