@@ -23,14 +23,9 @@ from gan.one_dimension import (
 SHORT = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, n_steps=40))
 
 
-@pytest.fixture(autouse=True)
-def fewer_updates_aside(request, monkeypatch):
-    if "slow" not in request.keywords:
-        monkeypatch.setattr("gan.one_dimension.D_ONLY_STEPS", 100)
-
-
 @pytest.fixture
-def short():
+def short(monkeypatch):
+    monkeypatch.setattr("gan.one_dimension.D_ONLY_STEPS", 100)
     return figure1(0, config=SHORT)
 
 
@@ -60,6 +55,7 @@ def test_a_moment_has_densities_on_one_axis():
     assert 0 < found.divergence < 0.7
 
 
+@pytest.mark.slow
 def test_panels_branch_off_and_leave_training_as_it_is(short):
     again = figure1(0, config=SHORT)  # of which nothing depends on what was done aside
     assert [m.step for m in short.path] == [0, 40]
