@@ -151,8 +151,9 @@ class StackedCae(Baseline):
         """See `Baseline`: means g(h) at the end of walks that begin at coin flips.
 
         Independent, unless `samples_per_chain` is more than 1: images of one walk are not.  They
-        depend on `burn_in`: on MNIST the walk reaches digits within ten steps, and leaves them for
-        an all but black image, where it stays, at a rate of about one in a hundred steps.
+        depend on `burn_in`, as the walk does not stay among digits: on MNIST, with the defaults,
+        1 % of images are all but black (mean pixel below .04) after 10 steps, 8 % after 20, 38 %
+        after 100, 90 % after 400.
         """
         rng = stream(seed, "samples", self.layers[0].bias.device)
         walks = Chains(
