@@ -12,6 +12,7 @@ from gan.config import EvaluationConfig, RunConfig, TrainConfig
 from gan.contrast import AS_THEY_ARE, mean_brightness
 from gan.datasets.images import ImageSet, pixel_mean
 from gan.evaluation.parzen import PAPER_GRID, ParzenScore, choose_sigma, parzen_score
+from gan.metric_names import LEARNING_RATE
 from gan.minibatches import Minibatches
 from gan.model import Gan, build_gan
 from gan.nets import Generator, Player
@@ -34,6 +35,27 @@ class Report(Protocol):
     def metrics(self) -> dict[str, float]:
         """Every value but the step, by metric name; finite."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeansReport:
+    """A report of means over the updates since the last one.
+
+    Attributes:
+        step: updates so far.
+        images_seen: images, or samples, that were learned from so far.
+        means: by metric name.
+        learning_rate: step size of the next update.
+    """
+
+    step: int
+    images_seen: int
+    means: dict[str, float]
+    learning_rate: float
+
+    def metrics(self) -> dict[str, float]:
+        """Every value but the counts, by metric name."""
+        return self.means | {LEARNING_RATE: self.learning_rate}
 
 
 class TrainingRun(Protocol):

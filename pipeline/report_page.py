@@ -505,14 +505,19 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _environment(objective: Objective) -> Environment:
-    environment = Environment(
+def page_environment() -> Environment:
+    """What every HTML page is made with."""
+    return Environment(
         loader=PackageLoader("pipeline"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _environment(objective: Objective) -> Environment:
+    environment = page_environment()
     environment.filters |= {
         "breakable": lambda path: Markup(".<wbr>").join(path.split(".")),
         "nats": _nats,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from gan.theory import (
 )
 from gan.version import __version__
 from pipeline import theory_figures as figures
+from pipeline.report_page import page_environment
 
 PAGE, CLAIMS = "theory.html", "theory.json"
 
@@ -114,20 +114,17 @@ def write_theory(folder: Path, *, seed: int) -> list[Claim]:
     parts = [_discriminator(), _criterion(seed), _convergence(seed), _helvetica(), _figure1(seed)]
     claims = [claim for part, _ in parts for claim in part]
     folder.mkdir(parents=True, exist_ok=True)
-    environment = Environment(
-        loader=PackageLoader("pipeline"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("theory.html.j2").render(
-        claims=claims,
-        n_held=sum(claim.holds for claim in claims),
-        sections=[section for _, section in parts],
-        seed=seed,
-        command=f"gan theory --seed {seed}",
-        version=__version__,
+    page = (
+        page_environment()
+        .get_template("theory.html.j2")
+        .render(
+            claims=claims,
+            n_held=sum(claim.holds for claim in claims),
+            sections=[section for _, section in parts],
+            seed=seed,
+            command=f"gan theory --seed {seed}",
+            version=__version__,
+        )
     )
     write_atomically(folder / PAGE, page)
     facts = [asdict(claim) | {"holds": claim.holds} for claim in claims]

@@ -218,12 +218,14 @@ class _Sweep:
     def open(self) -> None:
         """Prepare the store and join the cluster, side by side: each takes seconds."""
         cluster.require_lasting(self.uri, is_in_storage=self.ledger.is_replica)
-        if self.ledger.is_replica and not self._is_complete():
+        is_complete = self._is_complete()
+        if self.ledger.is_replica and not is_complete:
             self._is_connected = cluster.connect()
             # Before anything is written that another driver may be using.
             self._lease = cluster.lease(self.ledger.location)
             self.ledger.refresh()  # whoever had the lease may have ended the sweep meanwhile
-            if self._is_complete():
+            is_complete = self._is_complete()
+            if is_complete:
                 self.ledger.join()
             else:
                 _begin(self.ledger, self.config)
@@ -232,9 +234,9 @@ class _Sweep:
             self.ledger.join()
             with ThreadPoolExecutor(max_workers=1) as pool:
                 opening = pool.submit(self._open_store)
-                self._is_connected = not self._is_complete() and cluster.connect()
+                self._is_connected = not is_complete and cluster.connect()
                 opening.result()
-        if self._is_complete():
+        if is_complete:
             return
         cluster.require_shared_store(self.uri)
         folder = self.ledger.shared_folder()

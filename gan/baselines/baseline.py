@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from gan.config import RunConfig, TrainConfig
 from gan.datasets.images import ImageSet, ImageShape, pixel_mean
 from gan.errors import DivergedError, ScoreError
-from gan.metric_names import LEARNING_RATE
 from gan.minibatches import Minibatches
-from gan.optimisers import Descent
+from gan.optimisers import Descent, build_descent
 from gan.priors import Prior
 from gan.randomness import Streams
+from gan.run import MeansReport
 
 
 class Baseline(nn.Module, ABC):
@@ -42,9 +42,17 @@ class Baseline(nn.Module, ABC):
         """Pixels of an image, over all channels."""
         return math.prod(self.image_shape)
 
-    @abstractmethod
     def start(self, cfg: TrainConfig) -> None:
-        """Make the optimisers, now that the parameters lie on the device that trains."""
+        """Make the optimisers, now that the parameters lie on the device that trains.
+
+        One of all parameters, unless a baseline is trained part by part.
+        """
+        descent = build_descent(self.parameters(), cfg, learning_rate=cfg.learning_rate)
+        self.descents = {"all": descent}
+
+    def descent(self) -> Descent:
+        """The optimiser of the next update, at its step size."""
+        return self.descents["all"]
 
     @abstractmethod
     def update(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -60,9 +68,9 @@ class Baseline(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def learning_rate(self) -> float:
         """Step size of the next update."""
+        return self.descent().learning_rate
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> Tensor:
@@ -101,30 +109,9 @@ class Build(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class BaselineProgress:
-    """What `fit` reports: means over the updates since the last report.
-
-    Attributes:
-        step: updates so far.
-        images_seen: training images that were read so far.
-        means: what the updates returned, by metric name.
-        learning_rate: step size of the next update.
-    """
-
-    step: int
-    images_seen: int
-    means: dict[str, float]
-    learning_rate: float
-
-    def metrics(self) -> dict[str, float]:
-        """Every value but the counts, by metric name."""
-        return self.means | {LEARNING_RATE: self.learning_rate}
-
-
 def fit(
     baseline: Baseline, images: Iterator[Tensor], cfg: TrainConfig, *, rng: torch.Generator
-) -> Iterator[BaselineProgress]:
+) -> Iterator[MeansReport]:
     """Train until `cfg.n_steps`, yielding every `cfg.report_every` steps and at the end.
 
     The caller scores, logs, checkpoints, or stops by not asking for the next value.  Between two
@@ -153,12 +140,12 @@ def fit(
 
 def _progress(
     baseline: Baseline, sums: Mapping[str, Tensor], counts: Mapping[str, int], cfg: TrainConfig
-) -> BaselineProgress:
+) -> MeansReport:
     totals = torch.stack([total.float() for total in sums.values()]).tolist()
     means = {name: total / counts[name] for name, total in zip(sums, totals, strict=True)}
     if not all(map(math.isfinite, means.values())):
         raise DivergedError(step=baseline.step, losses=means, learning_rate=baseline.learning_rate)
-    return BaselineProgress(
+    return MeansReport(
         step=baseline.step,
         images_seen=baseline.step * cfg.batch_size,
         means=means,
@@ -223,7 +210,7 @@ class BaselineRun:
         """Updates so far."""
         return self.model.step
 
-    def train(self) -> Iterator[BaselineProgress]:
+    def train(self) -> Iterator[MeansReport]:
         """From the present step on; see `fit`."""
         return fit(self.model, self.minibatches, self.cfg.train, rng=self.streams.noise)
 

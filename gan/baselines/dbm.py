@@ -1,27 +1,20 @@
 """Deep Boltzmann machine: Salakhutdinov and Hinton (2009), "Deep Boltzmann machines", AISTATS."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from gan.baselines.baseline import Baseline
-from gan.baselines.rbm import (
-    GibbsChains,
-    Propdown,
-    Rbm,
-    annealed,
-    draw,
-    outer_mean,
-    phase_at,
-)
+from gan.baselines.rbm import GibbsChains, Rbm, draw, outer_mean, phase_at
+from gan.baselines.rbm_stack import RbmStack
 from gan.config import DbmConfig, RunConfig, TrainConfig
 from gan.datasets.images import ImageShape
 from gan.layers import product
-from gan.metric_names import ENERGY_GAP_NATS, FREE_ENERGY_GAP_NATS
-from gan.optimisers import Descent, build_descent
+from gan.metric_names import ENERGY_GAP_NATS
+from gan.optimisers import build_descent
 from gan.randomness import stream
 from gan.sampling import draw_in_blocks
 
@@ -29,7 +22,7 @@ JOINT = "joint"
 """Name of the descent of all layers together."""
 
 
-class Dbm(Baseline):
+class Dbm(RbmStack[DbmConfig]):
     """Layers of binary units s_0 = v, s_1 .. s_l, each joined with the next in both directions.
 
         E(s) = - sum_i s_(i+1)^T W_i s_i - sum_i bias_i^T s_i,    p(s) = exp(-E(s)) / Z.
@@ -68,12 +61,9 @@ class Dbm(Baseline):
         pixel_mean: Tensor,
         rng: torch.Generator,
     ) -> None:
-        super().__init__(image_shape)
-        self.cfg = cfg
-        self._ends: list[int] = []
-        self.widths = [self.n_pixels, *cfg.hidden]
+        widths = [math.prod(image_shape), *cfg.hidden]
         last = len(cfg.hidden) - 1
-        self.rbms = nn.ModuleList(
+        rbms = [
             Rbm(
                 a,
                 b,
@@ -82,11 +72,11 @@ class Dbm(Baseline):
                 down=1.0 if i == 0 else 2.0,
                 rng=rng,
             )
-            for i, (a, b) in enumerate(itertools.pairwise(self.widths))
-        )
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
+        ]
+        super().__init__(image_shape, cfg=cfg, rbms=rbms, pixel_mean=pixel_mean)
+        self.widths = widths
         self.register_buffer("chain", torch.zeros(n_chains, sum(self.widths)))
-        with torch.no_grad():
-            self._rbm(0).vbias.copy_(torch.logit(pixel_mean.double(), eps=1e-3))
 
     def start(self, cfg: TrainConfig) -> None:
         """See `Baseline`."""
@@ -94,18 +84,10 @@ class Dbm(Baseline):
         n_before = round(cfg.n_steps * (1 - self.cfg.joint_share))
         n_before = max(n_layers, min(n_before, cfg.n_steps - 1))  # a step for each phase
         self._ends = [n_before * (i + 1) // n_layers for i in range(n_layers)] + [cfg.n_steps]
-        self.descents = {
-            f"rbm_{i}": build_descent(rbm.parameters(), cfg, learning_rate=cfg.learning_rate)
-            for i, rbm in enumerate(self.rbms)
-        }
+        self.descents = self._rbm_descents(cfg)
         self.descents[JOINT] = build_descent(
             self._joint_parameters(), cfg, learning_rate=self.cfg.joint_learning_rate
         )
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the next update."""
-        return self._descent().learning_rate
 
     @torch.no_grad()
     def update(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -113,7 +95,7 @@ class Dbm(Baseline):
         phase, done = phase_at(self.step, self._ends)
         v = draw(x, rng)
         if phase < len(self.rbms):
-            return self._update_rbm(phase, v, begins=done == 0, rng=rng)
+            return self._update_rbm(phase, v, begins=done == 0, persistent=False, rng=rng)
         mu = self.mean_field(v)
         if done == 0:
             self.chain.copy_(torch.cat([draw(p, rng) for p in mu], 1))
@@ -121,23 +103,8 @@ class Dbm(Baseline):
             self.chain.copy_(self.gibbs(self.chain, rng))
         states = self.smooth(self.chain)
         gap = self.energy(mu).mean() - self.energy(states).mean()
-        self._descent().update(self.contrast(mu, states))
+        self.descent().update(self.contrast(mu, states))
         return {ENERGY_GAP_NATS: gap}
-
-    def _update_rbm(
-        self, phase: int, v: Tensor, *, begins: bool, rng: torch.Generator
-    ) -> dict[str, Tensor]:
-        for i in range(phase):
-            p = self._rbm(i).propup(v)
-            v = draw(p, rng)
-        rbm = self._rbm(phase)
-        if begins:
-            rbm.begin_at(v)
-            if phase:
-                rbm.vbias.copy_(torch.logit(p.mean(0), eps=1e-2) / rbm.down)
-        gradients, gap = rbm.contrast(v, k=self.cfg.gibbs_steps, persistent=False, rng=rng)
-        self._descent().update(gradients)
-        return {FREE_ENERGY_GAP_NATS: gap}
 
     def energy(self, states: Sequence[Tensor]) -> Tensor:
         """E of rows of states, or its mean where they are the means of independent units.
@@ -226,10 +193,6 @@ class Dbm(Baseline):
         )
         return draw_in_blocks(chains, n, rng).view(n, *self.image_shape)
 
-    def decoder(self) -> tuple[nn.Module, int]:
-        """See `Baseline`: s_1 to the means of p(v|s_1)."""
-        return Propdown(self._rbm(0)), self.cfg.hidden[0]
-
     def _joint_parameters(self) -> list[nn.Parameter]:
         """All weights, and a bias of each layer, in the order of `contrast`."""
         rbms = [self._rbm(i) for i in range(len(self.rbms))]
@@ -251,16 +214,6 @@ class Dbm(Baseline):
         if layer < len(self.rbms):
             received = received + product(states[layer + 1], self._rbm(layer).weight)
         return received
-
-    def _rbm(self, i: int) -> Rbm:
-        return cast(Rbm, self.rbms[i])
-
-    def _descent(self) -> Descent:
-        """That of the present phase, at its step size of this step."""
-        phase, done = phase_at(self.step, self._ends)
-        descent = self.descents[JOINT if phase == len(self.rbms) else f"rbm_{phase}"]
-        descent.rate_factor = annealed(done, anneal_from=self.cfg.anneal_from)
-        return descent
 
 
 def build(cfg: RunConfig, *, image_shape: ImageShape, pixel_mean: Tensor) -> Dbm:

@@ -1,22 +1,20 @@
 """Deep belief net: Hinton, Osindero and Teh (2006), Neural Computation 18."""
 
 import itertools
-from typing import cast
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan.baselines.baseline import Baseline
-from gan.baselines.rbm import GibbsChains, Propdown, Rbm, annealed, draw, phase_at
+from gan.baselines.rbm import GibbsChains, Rbm, draw, phase_at
+from gan.baselines.rbm_stack import RbmStack
 from gan.config import DbnConfig, RunConfig, TrainConfig
 from gan.datasets.images import ImageShape
-from gan.metric_names import FREE_ENERGY_GAP_NATS
-from gan.optimisers import Descent, build_descent
 from gan.randomness import stream
 from gan.sampling import draw_in_blocks
 
 
-class Dbn(Baseline):
+class Dbn(RbmStack[DbnConfig]):
     """RBMs one above the other, of which only the top one runs in both directions.
 
         p(v, h_1 .. h_l) = p(v|h_1) p(h_1|h_2) .. p(h_(l-1), h_l)
@@ -51,48 +49,26 @@ class Dbn(Baseline):
         pixel_mean: Tensor,
         rng: torch.Generator,
     ) -> None:
-        super().__init__(image_shape)
-        self.cfg = cfg
-        self._ends: list[int] = []
-        widths = itertools.pairwise([self.n_pixels, *cfg.hidden])
-        self.rbms = nn.ModuleList(Rbm(a, b, n_chains=n_chains, rng=rng) for a, b in widths)
+        widths = itertools.pairwise([math.prod(image_shape), *cfg.hidden])
+        rbms = [Rbm(a, b, n_chains=n_chains, rng=rng) for a, b in widths]
+        super().__init__(image_shape, cfg=cfg, rbms=rbms, pixel_mean=pixel_mean)
         self.register_buffer("depth", torch.tensor(1))
-        with torch.no_grad():
-            self._rbm(0).vbias.copy_(torch.logit(pixel_mean.double(), eps=1e-3))
 
     def start(self, cfg: TrainConfig) -> None:
         """See `Baseline`."""
         n_layers = len(self.rbms)
         self._ends = [cfg.n_steps * (i + 1) // n_layers for i in range(n_layers)]
-        self.descents = {
-            f"rbm_{i}": build_descent(rbm.parameters(), cfg, learning_rate=cfg.learning_rate)
-            for i, rbm in enumerate(self.rbms)
-        }
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the next update."""
-        return self._descent().learning_rate
+        self.descents = self._rbm_descents(cfg)
 
     @torch.no_grad()
     def update(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """See `Baseline`."""
         phase, done = phase_at(self.step, self._ends)
-        v = draw(x, rng)
-        for i in range(phase):
-            p = self._rbm(i).propup(v)
-            v = draw(p, rng)
-        rbm = self._rbm(phase)
         if done == 0:
-            rbm.begin_at(v)
             self.depth.fill_(phase + 1)
-            if phase:
-                rbm.vbias.copy_(torch.logit(p.mean(0), eps=1e-2))
-        gradients, gap = rbm.contrast(
-            v, k=self.cfg.gibbs_steps, persistent=self.cfg.persistent, rng=rng
+        return self._update_rbm(
+            phase, draw(x, rng), begins=done == 0, persistent=self.cfg.persistent, rng=rng
         )
-        self._descent().update(gradients)
-        return {FREE_ENERGY_GAP_NATS: gap}
 
     @torch.no_grad()
     def sample(self, n: int, seed: int) -> Tensor:
@@ -108,10 +84,6 @@ class Dbn(Baseline):
         )
         return draw_in_blocks(chains, n, rng).view(n, *self.image_shape)
 
-    def decoder(self) -> tuple[nn.Module, int]:
-        """See `Baseline`: h_1 to the means of p(v|h_1)."""
-        return Propdown(self._rbm(0)), self.cfg.hidden[0]
-
     def _means(self, states: Tensor, rng: torch.Generator) -> Tensor:
         """Means of p(v|h_1), h_1 drawn given the visible states of the top RBM."""
         depth = int(self.depth)
@@ -120,16 +92,6 @@ class Dbn(Baseline):
         for i in range(depth - 2, 0, -1):
             states = self._rbm(i).sample_v_given_h(states, rng)
         return self._rbm(0).propdown(states)
-
-    def _rbm(self, i: int) -> Rbm:
-        return cast(Rbm, self.rbms[i])
-
-    def _descent(self) -> Descent:
-        """That of the RBM in training, at its step size of this step."""
-        phase, done = phase_at(self.step, self._ends)
-        descent = self.descents[f"rbm_{phase}"]
-        descent.rate_factor = annealed(done, anneal_from=self.cfg.anneal_from)
-        return descent
 
 
 def build(cfg: RunConfig, *, image_shape: ImageShape, pixel_mean: Tensor) -> Dbn:

@@ -11,11 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gan.baselines.baseline import Baseline
 from gan.baselines.chains import Chains
-from gan.config import GsnConfig, RunConfig, TrainConfig
+from gan.config import GsnConfig, RunConfig
 from gan.datasets.images import ImageShape
 from gan.layers import Linear
 from gan.metric_names import WALKBACK_NATS
-from gan.optimisers import build_descent
 from gan.randomness import stream
 from gan.sampling import draw_in_blocks
 
@@ -83,20 +82,10 @@ class Gsn(Baseline):
                 layer.bias.zero_()
             self.down[0].bias.copy_(torch.logit(pixel_mean.double(), eps=1e-3))
 
-    def start(self, cfg: TrainConfig) -> None:
-        """See `Baseline`."""
-        descent = build_descent(self.parameters(), cfg, learning_rate=cfg.learning_rate)
-        self.descents = {"all": descent}
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the next update."""
-        return self.descents["all"].learning_rate
-
     def update(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """See `Baseline`; descends the mean over pixels, by which the released code's rates go."""
         nats = self.walkback_nats(x, rng)
-        descent = self.descents["all"]
+        descent = self.descent()
         descent.update(descent.gradients(nats / self.n_pixels))
         return {WALKBACK_NATS: nats}
 

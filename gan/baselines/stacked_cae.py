@@ -127,14 +127,13 @@ class StackedCae(Baseline):
             for i, layer in enumerate(self.layers, start=1)
         }
 
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the next update."""
-        return self._turn()[1].learning_rate
+    def descent(self) -> Descent:
+        """See `Baseline`: that of the layer whose turn it is."""
+        return self.descents[f"layer{self._turn() + 1}"]
 
     def update(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """See `Baseline`; descends the mean over inputs."""
-        index, descent = self._turn()
+        index, descent = self._turn(), self.descent()
         with torch.no_grad():
             for below in self.layers[:index]:
                 x = below.encode(x)
@@ -170,9 +169,8 @@ class StackedCae(Baseline):
         """See `Baseline`: codes of the first layer to pixels."""
         return nn.Sequential(self.layers[0].down, nn.Sigmoid()), self.cfg.hidden[0]
 
-    def _turn(self) -> tuple[int, Descent]:
-        index = min(self.step * len(self.layers) // self._n_steps, len(self.layers) - 1)
-        return index, self.descents[f"layer{index + 1}"]
+    def _turn(self) -> int:
+        return min(self.step * len(self.layers) // self._n_steps, len(self.layers) - 1)
 
     def _codes_of_coin_flips(self, n: int, rng: torch.Generator) -> Tensor:
         device = self.layers[0].bias.device

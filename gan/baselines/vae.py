@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gan.baselines.baseline import Baseline
-from gan.config import RunConfig, TrainConfig, VaeConfig
+from gan.config import RunConfig, VaeConfig
 from gan.datasets.images import ImageShape
 from gan.layers import Linear, init_uniform
 from gan.metric_names import KL_NATS, RECONSTRUCTION_NATS
-from gan.optimisers import build_descent
 from gan.priors import Gaussian, Prior
 from gan.randomness import stream
 from gan.sampling import draw_in_blocks
@@ -62,20 +61,10 @@ class Vae(Baseline):
             assert isinstance(output, Linear)  # noqa: S101 (else this is another net)
             output.bias.copy_(torch.logit(pixel_mean.double(), eps=1e-3))
 
-    def start(self, cfg: TrainConfig) -> None:
-        """See `Baseline`."""
-        descent = build_descent(self.parameters(), cfg, learning_rate=cfg.learning_rate)
-        self.descents = {"both": descent}
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the next update."""
-        return self.descents["both"].learning_rate
-
     def update(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """See `Baseline`."""
         kl, reconstruction = self.bound(x, rng)
-        descent = self.descents["both"]
+        descent = self.descent()
         descent.update(descent.gradients(kl + reconstruction))
         return {KL_NATS: kl, RECONSTRUCTION_NATS: reconstruction}
 

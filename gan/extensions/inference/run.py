@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,32 +13,10 @@ from gan.datasets.images import ImageSet
 from gan.extensions.inference.nets import codes_of, settings
 from gan.extensions.inference.saved import SavedInference, saved_inference
 from gan.extensions.inference.training import ErrorMeans, Learner, part_of
-from gan.metric_names import LEARNING_RATE
 from gan.nets import Generator
 from gan.priors import Prior, build_prior
-from gan.run import Run, TrainingRun
+from gan.run import MeansReport, Run, TrainingRun
 from gan.saved_generator import Saved, generator_of, generator_weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceProgress:
-    """What training beside a frozen generator reports: means since the last report.
-
-    Attributes:
-        step: updates of E so far.
-        images_seen: samples that E has learned from so far; training images as many, if any.
-        errors: of codes and of reconstructions, by metric name.
-        learning_rate: step size of the next update.
-    """
-
-    step: int
-    images_seen: int
-    errors: dict[str, float]
-    learning_rate: float
-
-    def metrics(self) -> dict[str, float]:
-        """Every value but the counts, by metric name."""
-        return self.errors | {LEARNING_RATE: self.learning_rate}
 
 
 class FrozenRun:
@@ -66,7 +43,7 @@ class FrozenRun:
         """Updates of E so far."""
         return self.learner.descent.n_updates
 
-    def train(self) -> Iterator[InferenceProgress]:
+    def train(self) -> Iterator[MeansReport]:
         """Train until `train.n_steps`, yielding every `train.report_every` steps and at the end.
 
         Raises:
@@ -79,10 +56,10 @@ class FrozenRun:
             means.add(learner.step(self.G, z))
             if self.step % cfg.report_every == 0 or self.step == cfg.n_steps:
                 rate = learner.descent.learning_rate
-                yield InferenceProgress(
+                yield MeansReport(
                     step=self.step,
                     images_seen=self.step * cfg.batch_size,
-                    errors=means.take(step=self.step, learning_rate=rate),
+                    means=means.take(step=self.step, learning_rate=rate),
                     learning_rate=rate,
                 )
 
