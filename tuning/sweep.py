@@ -161,6 +161,9 @@ def _run(sweep: "_Sweep", watcher: Watcher | None) -> None:
         except _Terminated:
             sweep.terminate()
             raise _interrupted(ledger) from None
+        except KeyboardInterrupt:  # the second: Ray, left amid its work, may end this process
+            sweep.terminate()
+            raise
         finally:
             sweep.leave_cluster()
             if sweep.parent_run_id and not sweep.is_terminated:

@@ -105,10 +105,13 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=range(5))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], help="train.n_steps=2000 and so on, of both")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
-    settings = {"seed": arguments.seed}
+    settings = {"seed": arguments.seed} | {
+        path: read_yaml(text) for path, text in (s.split("=", 1) for s in arguments.set)
+    }
     stages = recipe(str(arguments.file), is_small=arguments.small, settings=settings)
     facts: Settings = {"paper": PAPER}
     started, scored, generators = time.perf_counter(), [], []

@@ -3,7 +3,11 @@
 import errno
 import logging
 import os
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -151,6 +155,59 @@ def test_what_no_time_mends_is_told_at_once(tmp_path, original, monkeypatch, num
     write(here.folder, mark="1")
     with pytest.raises(StorageError, match=os.strerror(number)):
         here.push("mark")
+
+
+class Store(BaseHTTPRequestHandler):
+    """Object storage that leaves checksums unread and keeps nothing of the first file it gets."""
+
+    protocol_version = "HTTP/1.1"
+    requests: ClassVar[list[str]] = []
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_PUT(self) -> None:
+        self.requests.append(f"PUT {self.path}")
+        frames = b""
+        while not frames.endswith(b"\r\n\r\n0\r\n\r\n"):  # HTTP's chunks around S3's
+            frames += self.rfile.readline()
+        content = re.search(rb"\{.*\}", frames)
+        assert content is not None
+        self.objects[self.path] = content[0] if self.objects else b""
+        self.answer(200)
+
+    def do_HEAD(self) -> None:
+        found = self.objects.get(self.path)
+        self.answer(404 if found is None else 200, len(found or b""))
+
+    def answer(self, status: int, length: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+def test_object_storage_that_did_not_get_the_whole_file_gets_it_again(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr(replica_module, "_PAUSE_SECONDS", (0.01, 0.01))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_port
+    uri = f"s3://bucket/sweep?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    try:
+        here = Replica(tmp_path, uri, patience_seconds=60)
+        (tmp_path / "trial.json").write_text('{"index": 0}')
+        here.push("trial.json")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Store.objects == {"/bucket/sweep/trial.json": b'{"index": 0}'}
+    # Whole by one request each time: a half that another process could read is never there.
+    assert Store.requests == ["PUT /bucket/sweep/trial.json"] * 2
+    assert "of trial.json, 12 bytes, it has 0; trying again" in caplog.text
 
 
 def test_storage_is_where_the_environment_says(monkeypatch):

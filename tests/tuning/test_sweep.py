@@ -739,9 +739,8 @@ def test_a_second_ctrl_c_ends_the_driver_wherever_it_is_and_the_sweep_can_be_gon
         status, printed = first.wait()
         if status != 3:  # else it had stopped by itself before the second came
             break
-    assert status not in (0, 3)
-    assert "KeyboardInterrupt" in printed
-    assert here.parent().status == "KILLED"
+    assert status not in (0, 3), printed
+    assert here.parent().status == "KILLED", f"ended with {status}: {printed}"
     here.run()
     assert_complete(here, whole)
 
