@@ -68,7 +68,9 @@ class Descent(ABC):
 
     def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
         """Gradients of `loss` in this player's parameters alone; the other player's stay out."""
-        return torch.autograd.grad(loss, self.params)
+        found = torch.autograd.grad(loss, self.params)
+        # cuDNN gives those of a convolution with channels last; the fused updates want one layout.
+        return tuple(map(_laid_out_as, found, self.params))
 
     @torch.no_grad()
     def update(self, gradients: tuple[Tensor, ...]) -> None:
@@ -196,6 +198,12 @@ def build_descents(
     g_descent.limit_columns(trained_weights(G), g_max_norm)
     d_descent.limit_columns(trained_weights(D), d_max_norm)
     return g_descent, d_descent
+
+
+def _laid_out_as(gradient: Tensor, parameter: Tensor) -> Tensor:
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _trained(net: nn.Module) -> list[nn.Parameter]:

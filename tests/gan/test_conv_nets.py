@@ -297,6 +297,19 @@ def test_run_goes_on_bitwise_from_its_state(images, order):
         assert_array_equal(tensor, resumed.state()[name], err_msg=name)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_trains_on_a_gpu(images, precision):
+    run = Run(config(train__precision=precision), images, device="cuda")
+    before = {name: p.clone() for name, p in run.gan.D.named_parameters()}
+    reports = [report.metrics() for report in run.train()]
+    assert all(np.isfinite(list(report.values())).all() for report in reports)
+    for name, parameter in run.gan.D.named_parameters():
+        assert bool(parameter.isfinite().all())
+        assert not torch.equal(parameter, before[name]), name
+
+
 def test_samples_are_pixels_by_the_brightness_of_the_training_images(images):
     run = Run(config(), images, device="cpu")
     saved = run.saved()

@@ -231,3 +231,13 @@ def test_a_fresh_optimiser_can_be_saved_and_restored(gradients):
     other, expected = descent()
     follow(other, gradients)
     assert torch.equal(parameter, expected)
+
+
+def test_a_gradient_is_laid_out_in_memory_as_its_parameter():
+    """As cuDNN's are not, of a convolution whose maps have their channels last."""
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    optimiser = build_descent([weight], RELEASED, learning_rate=0.1)
+    factor = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    (gradient,) = optimiser.gradients((weight * factor).sum())
+    assert_close(gradient, factor)
+    assert gradient.stride() == weight.stride() != factor.stride()

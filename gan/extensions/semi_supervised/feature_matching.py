@@ -209,6 +209,7 @@ class FeatureMatching:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, by name; `step` included."""
+        self._set_rates()  # a replay counts no updates
         parts: dict[str, Mapping[str, Tensor]] = {
             "D": self.D.state_dict(),
             "G": self.G.state_dict(),

