@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gan.config import PipelineConfig
     from pipeline.evaluation import Judged
     from pipeline.evaluation import Split as SplitName
+    from pipeline.paper.subjects import Budget as BudgetName
     from pipeline.progress import Display
 
 app = typer.Typer(
@@ -450,6 +451,53 @@ def theory(
 
 
 @app.command()
+def paper(  # noqa: PLR0917 - Typer turns each into an option
+    budget: Annotated[
+        str,
+        typer.Option(help="quick: minutes, and the page says what was cut; full: hours, or days."),
+    ] = "quick",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the page.")] = Path(
+        "runs/paper"
+    ),
+    fashion_mnist: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of its four files.")
+    ] = None,
+    cifar10: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of its files.")
+    ] = None,
+    tfd: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TFD_48x48.mat, or a file laid out so.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch what these two folders lack.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; a core each, at most 4, if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the whole paper against this system: theory, tables and figures, on one page.
+
+    Data sets that are not named are left out, and the page says so. What is done is kept: the same
+    command goes on after any stop. The page is logged to MLflow, too.
+
+    Example: gan paper --cifar10 images/cifar10 --download
+    """
+    from pipeline.paper.make import Files, write_paper
+
+    result = write_paper(
+        output,
+        _budget(budget),
+        Files(fashion_mnist=fashion_mnist, cifar10=cifar10, faces=tfd, download=download),
+        n_workers=workers,
+        tell=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(f"page  {result['page']}", err=True)
+    if as_json:
+        typer.echo(json.dumps(result))
+
+
+@app.command()
 def sync(
     names: Annotated[
         list[str] | None,
@@ -556,6 +604,12 @@ def _run_config(
     _show(result, as_json=as_json)
     if "refused" in (result.get("outcome"), *result.get("extensions", {}).values()):
         raise PromotionRefused(refusals(graph, outcomes))
+
+
+def _budget(name: str) -> "BudgetName":
+    if name not in ("quick", "full"):
+        raise _usage(f"--budget must be quick or full, got {name}")
+    return "quick" if name == "quick" else "full"
 
 
 def _split(text: str) -> "SplitName":

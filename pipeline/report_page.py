@@ -156,7 +156,7 @@ def render_report(
         real=REAL_IMAGES,
         context=_score_in_context(scores, best_trial) if scores and is_mnist else None,
         pictures={
-            kind: _picture(f"{kind}.png", pictures[f"{kind}.png"])
+            kind: embedded_picture(f"{kind}.png", pictures[f"{kind}.png"])
             for kind in PICTURES
             if f"{kind}.png" in pictures
         },
@@ -184,7 +184,7 @@ def _extension(told: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[s
         "beside": {
             name: (value, error) for name, value, error in _with_errors(told["generator_scores"])
         },
-        "picture": None if name is None else _picture(name, pictures[name]),
+        "picture": None if name is None else embedded_picture(name, pictures[name]),
     }
 
 
@@ -202,7 +202,7 @@ def _own_picture(product: Product, pictures: Mapping[str, bytes]) -> dict[str, A
     name = product.picture
     if name == SAMPLES_PICTURE or name not in pictures:
         return None
-    return _picture(name, pictures[name])
+    return embedded_picture(name, pictures[name])
 
 
 def varied_settings(trials: Sequence[Trial]) -> list[str]:
@@ -452,8 +452,12 @@ def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _picture(name: str, png: bytes) -> dict[str, Any]:
-    """A PNG as a data URI, and the width at which each of its pixels is a whole square."""
+def embedded_picture(name: str, png: bytes) -> dict[str, Any]:
+    """A PNG as a data URI, and the width at which each of its pixels is a whole square.
+
+    Raises:
+        ValueError: if it is no PNG.
+    """
     if not png.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"{name} must be a PNG file, got bytes that begin with {png[:8]!r}")
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))

@@ -101,18 +101,27 @@ class Section:
     movie: str = ""
 
 
+def hold_theory(seed: int) -> tuple[list[Claim], list[Section]]:
+    """Every claim with its number, and the parts of a page that show where it comes from.
+
+    Args:
+        seed: of random distributions and of the GAN of one pixel.
+    """
+    parts = [_discriminator(), _criterion(seed), _convergence(seed), _helvetica(), _figure1(seed)]
+    return [claim for part, _ in parts for claim in part], [section for _, section in parts]
+
+
 def write_theory(folder: Path, *, seed: int) -> list[Claim]:
     """Write `theory.html`, which needs no other file, and `theory.json` into a folder.
 
     Args:
         folder: made where it is not there.
-        seed: of random distributions and of the GAN of one pixel.
+        seed: as of `hold_theory`.
 
     Raises:
         OSError: they cannot be written.
     """
-    parts = [_discriminator(), _criterion(seed), _convergence(seed), _helvetica(), _figure1(seed)]
-    claims = [claim for part, _ in parts for claim in part]
+    claims, sections = hold_theory(seed)
     folder.mkdir(parents=True, exist_ok=True)
     page = (
         page_environment()
@@ -120,7 +129,7 @@ def write_theory(folder: Path, *, seed: int) -> list[Claim]:
         .render(
             claims=claims,
             n_held=sum(claim.holds for claim in claims),
-            sections=[section for _, section in parts],
+            sections=sections,
             seed=seed,
             command=f"gan theory --seed {seed}",
             version=__version__,

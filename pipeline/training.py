@@ -100,11 +100,16 @@ def _spec(config: PipelineConfig, ledger: Ledger, *, data_digest: str) -> TrialS
         parent_run_id=None,
         tags=provenance() | {DATA_TAG: data_digest},
         threads=torch.get_num_threads(),
-        device=_device(config.base.device),
+        device=device_for(config.base.device),
     )
 
 
-def _device(wanted: str) -> str:
+def device_for(wanted: str) -> str:
+    """`cpu` or `cuda` for a run's `device`.
+
+    Raises:
+        PipelineError: if it asks for a GPU, and there is none.
+    """
     has_gpu = torch.cuda.is_available()
     if wanted == "cuda" and not has_gpu:
         raise PipelineError("device must be auto or cpu where torch finds no GPU, got cuda")

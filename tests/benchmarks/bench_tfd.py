@@ -15,54 +15,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from gan.config import RunConfig, load_config, read_yaml, with_overrides
+from gan.config import read_yaml
 from gan.datasets.tfd import stand_in_notice
 from gan.folds import FoldScore, over_folds, score_folds
 from gan.sampling import save_png, tile
+from pipeline.paper.faces import PAPER, SMALL_NOTICE, TITLES, Settings, recipe
 
-PRESETS = Path(__file__).parents[2] / "pipeline" / "presets"
-PAPER = {"mean": 2057, "standard_error": 26}
-"""Table 1."""
-Settings = dict[str, Any]
-SMALL: Settings = {
-    "discriminator.hidden": [120, 120],
-    "train.batch_size": 50,
-    "evaluation.score_every": 500,
-}
-"""Of both stages."""
-SMALL_RANGE = 0.2
-"""Of weights: 400 units vary over z as 8,000 do whose weights are within +-0.05."""
-SMALL_FIRST: Settings = {
-    "generator.hidden": [400, 400],
-    "generator.init_range": SMALL_RANGE,
-    "train.n_steps": 2_500,
-}
-SMALL_SECOND: Settings = {
-    "learned_prior.hidden": [400],
-    "learned_prior.init_range": SMALL_RANGE,
-    "train.n_steps": 1_000,
-}
-SMALL_NOTICE = "scaled down: no score is comparable with the paper's"
-TITLES = ("first stage: the generator", "second stage: a learned prior below it")
 N_SHOWN, COLUMNS = 60, 10
-
-
-def recipe(dataset: str, *, is_small: bool, settings: Settings) -> list[RunConfig]:
-    """Both stages.
-
-    Args:
-        dataset: path of the .mat file.
-        is_small: whether the nets and the training are scaled down.
-        settings: dotted path -> value, of both.
-    """
-    stages = []
-    for name, small in (("tfd", SMALL_FIRST), ("tfd_prior", SMALL_SECOND)):
-        base = load_config(read_yaml((PRESETS / f"{name}.yaml").read_text())).base
-        scaled = SMALL | small if is_small else {}
-        stages.append(with_overrides(base, {"data.dataset": dataset} | scaled | settings))
-    return stages
 
 
 def table(title: str, scores: Sequence[FoldScore]) -> str:

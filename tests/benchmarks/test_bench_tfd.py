@@ -3,7 +3,8 @@
 import pytest
 
 from gan.folds import FoldScore
-from tests.benchmarks.bench_tfd import notices, recipe, record, table
+from pipeline.paper.faces import recipe
+from tests.benchmarks.bench_tfd import notices, record, table
 
 
 def scored(fold, test, *, n_unlabeled=98_000):

@@ -1,0 +1,239 @@
+"""All parts of the page, in several processes at once; then the page, and a run in MLflow."""
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan.config import DataConfig
+from gan.datasets.splits import load_test, load_train_valid
+from gan.errors import DatasetError
+from gan.files import write_atomically
+from pipeline.errors import PipelineError
+from pipeline.paper.page import Left, Row, render_paper
+from pipeline.paper.parts import FAILURE, Part, begin, do, faces_part, subject_part, theory_part
+from pipeline.paper.subjects import SUBJECTS, Budget, Data, Settings
+from tuning.errors import SweepInterrupted
+from tuning.tracking import log_evaluation, prepare_store, tracking_uri
+
+PAGE, FACTS, PARTS = "paper.html", "paper.json", "parts"
+EXPERIMENT = "paper"
+MOST_WORKERS = 4
+"""Each holds images, nets and distances of 10,000 samples: some 2 GB."""
+LONGEST_FIRST = ("theory", "cifar10_conv", "cifar10", "faces", "fashion_mnist")
+OPTIONS: dict[Data, str] = {"fashion_mnist": "--fashion-mnist", "cifar10": "--cifar10"}
+
+Tell = Callable[[str], None]
+Results = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Where the data sets lie that are not in the package; None: that part is left out.
+
+    Attributes:
+        fashion_mnist: folder of its four files.
+        cifar10: folder of its files.
+        faces: `TFD_48x48.mat`, or a file in its layout.
+        download: whether torchvision fetches what the folders lack.
+    """
+
+    fashion_mnist: Path | None = None
+    cifar10: Path | None = None
+    faces: Path | None = None
+    download: bool = False
+
+    def where(self, data: Data) -> Settings | None:
+        """Settings of `data` by which its images are found; None where no folder was named."""
+        if data == "mnist":
+            return {}
+        folder = {"fashion_mnist": self.fashion_mnist, "cifar10": self.cifar10}[data]
+        if folder is None:
+            return None
+        return {"data.root": str(folder.expanduser().absolute())}
+
+    def require(self) -> None:
+        """Refuse what is not there, before hours go by; download what may be.
+
+        Raises:
+            DatasetError: naming the option; or files are of another set, or cannot be downloaded.
+        """
+        named = {"--tfd": self.faces}
+        if not self.download:
+            named |= {"--fashion-mnist": self.fashion_mnist, "--cifar10": self.cifar10}
+        for option, path in named.items():
+            if path is not None and not path.expanduser().exists():
+                raise DatasetError(f"{option}: there is no {path}")
+        if self.faces is not None and self.faces.suffix != ".mat":
+            raise DatasetError(f"--tfd must be a .mat file, got {self.faces}")
+        if self.download:  # not by several processes at once
+            for data in OPTIONS:
+                if (where := self.where(data)) is not None:
+                    config = DataConfig(dataset=data, root=where["data.root"], download=True)
+                    load_train_valid(config)
+                    load_test(config)
+
+
+def write_paper(
+    folder: Path, budget: Budget, files: Files, *, n_workers: int | None, tell: Tell
+) -> dict[str, Any]:
+    """Do whatever is not done yet, and write `paper.html`, which needs no other file.
+
+    Args:
+        folder: of the page and of the results of all parts, which are kept.
+        budget: how much is trained.
+        files: where the data sets are.
+        n_workers: processes; None: by the machine's cores.
+        tell: takes a line for each part.
+
+    Returns:
+        What came out, by name.
+
+    Raises:
+        DatasetError: a file that was named is not there.
+        PipelineError: parts failed; the page is written, and names them.
+        SweepInterrupted: by Ctrl-C; called again, it goes on.
+        TrackingError: MLflow's store cannot be used.
+    """
+    files.require()
+    uri = tracking_uri()
+    prepare_store(uri, EXPERIMENT)  # before several processes would make one
+    folder = folder.absolute()
+    rows, parts = _plan(budget, files)
+    results = _do_all(parts, folder / PARTS, n_workers or _n_workers(len(parts)), tell)
+    pictures = {
+        f"{part.name}/{picture.stem}": picture.read_bytes()
+        for part in parts
+        for picture in sorted(part.folder(folder / PARTS).rglob("*.png"))
+    }
+    left = _left_out(files)
+    page = render_paper(rows, results, budget=budget, left=left, pictures=pictures)
+    write_atomically(folder / PAGE, page)
+    told = {name: {k: v for k, v in r.items() if k != "sections"} for name, r in results.items()}
+    facts = {"budget": budget, "parts": told, "left_out": [vars(one) for one in left]}
+    write_atomically(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    run_id = _log(uri, folder, budget, results)
+    failed = [f"{name}: {r[FAILURE]}" for name, r in results.items() if FAILURE in r]
+    if failed:
+        raise PipelineError(
+            f"{len(failed)} of {len(results)} parts failed, which {folder / PAGE} names: "
+            f"{'; '.join(failed)}"
+        )
+    return {"page": str(folder / PAGE), "parts": len(results), "run_id": run_id}
+
+
+def _plan(budget: Budget, files: Files) -> tuple[list[Row], list[Part]]:
+    """The rows of the page, each with the names of its parts, and the parts, longest first."""
+    rows, parts = [], [theory_part(seed=0)]
+    for subject in SUBJECTS:
+        where = files.where(subject.data)
+        if where is not None:
+            seeds = subject.seeds(budget)
+            of_row = [subject_part(subject, budget, seed=seed, where=where) for seed in seeds]
+            command = subject.command(budget, seed=0, where=where)
+            names = [part.name for part in of_row]
+            rows.append(Row(subject=subject, parts=names, command=command))
+            parts += of_row
+    if files.faces is not None:
+        parts.append(faces_part(files.faces.expanduser().absolute(), budget, seed=0))
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    parts.sort(key=lambda part: rank.get(part.name.rsplit("-", 1)[0], len(rank)))
+    return rows, parts
+
+
+def _left_out(files: Files) -> list[Left]:
+    left = [
+        Left(title=s.title, reason=f"its files were not named: {OPTIONS[s.data]} DIR")
+        for s in SUBJECTS
+        if files.where(s.data) is None
+    ]
+    if files.faces is None:
+        reason = "the database is given out on request only: --tfd TFD_48x48.mat"
+        left.append(Left(title="Toronto Face Database", reason=reason))
+    return left
+
+
+def _n_workers(n_parts: int) -> int:
+    return max(1, min(n_parts, MOST_WORKERS, os.cpu_count() or 1))
+
+
+def _do_all(parts: Sequence[Part], folder: Path, n_workers: int, tell: Tell) -> Results:
+    """The result of each part, by name; in the order of `parts`."""
+    results: Results = {}
+    kept = [part for part in parts if part.result(folder) is not None]
+    for part in kept:
+        results[part.name] = do(part, folder)
+        tell(f"{part.name:<16} kept")
+    todo = [part for part in parts if part not in kept]
+    if todo:
+        with _pool(n_workers) as pool:
+            futures = {pool.submit(do, part, folder): part for part in todo}
+            for done in as_completed(futures):
+                part = futures[done]
+                try:
+                    result = done.result()
+                except BrokenProcessPool as error:
+                    raise PipelineError(
+                        "a process that did a part is gone, killed for want of memory perhaps: "
+                        "the same command goes on, --workers 1 takes the least"
+                    ) from error
+                results[part.name] = result
+                told = result.get(FAILURE) or f"done in {result['seconds']:.0f} s"
+                tell(f"{part.name:<16} {told}")
+    return {part.name: results[part.name] for part in parts}
+
+
+@contextmanager
+def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that are gone when the block ends, whether or not their parts are done."""
+    n_threads = max(1, (os.cpu_count() or 1) // n_workers)
+    pool = ProcessPoolExecutor(
+        n_workers,
+        # A forked process has the locks of this one's threads, and no way to a GPU.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=begin,
+        initargs=(n_threads,),
+    )
+    try:
+        yield pool
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        if isinstance(error, KeyboardInterrupt):
+            raise SweepInterrupted("stopped: the same command goes on") from None
+        raise
+    pool.shutdown()
+
+
+def _log(uri: str, folder: Path, budget: Budget, results: Results) -> str:
+    metrics = {
+        f"{name}_{score}": value
+        for name, result in results.items()
+        for score, (value, _) in result.get("scores", {}).items()
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (PAGE, FACTS):
+            (Path(scratch) / name).write_bytes((folder / name).read_bytes())
+        return log_evaluation(
+            uri,
+            EXPERIMENT,
+            name=f"paper, {budget}",
+            params={
+                "budget": budget,
+                "n_parts": len(results),
+                "n_failed": sum(FAILURE in result for result in results.values()),
+                "device": "cuda" if torch.cuda.is_available() else "cpu",
+            },
+            metrics=metrics,
+            folder=Path(scratch),
+        )

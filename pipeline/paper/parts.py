@@ -1,0 +1,222 @@
+"""A piece of the work behind the page: done once, in a process of its own, and kept in a folder.
+
+The folder appears when the piece is done.  A run in it is `gan train`'s: cut off at any moment,
+it goes on from its last checkpoint when the same command comes again.
+"""
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gan.config import PipelineConfig, RunConfig, digest, to_dict
+from gan.datasets.splits import load_test, load_train_valid
+from gan.datasets.tfd import stand_in_notice
+from gan.errors import GanError
+from gan.evaluation.ais import AisSettings
+from gan.evaluation.features import build_extractor
+from gan.evaluation.frechet import frechet_distance
+from gan.files import new_folder
+from gan.folds import over_folds, score_folds
+from gan.metric_names import FRECHET_DISTANCE_VALID
+from gan.randomness import stream_seed
+from gan.run import score_samples, unit_pixels
+from gan.sampling import save_png, tile
+from gan.saved_generator import SavedSampler
+from gan.tasks import load_sampler
+from gan.version import __version__
+from pipeline.errors import PipelineError
+from pipeline.evaluation import PICTURES, extractors_folder
+from pipeline.evaluation_pictures import N_SAMPLES, interpolation_pictures, sample_pictures
+from pipeline.main_line import WORKSPACES
+from pipeline.paper import faces
+from pipeline.paper.subjects import Budget, Settings, Subject
+from pipeline.progress import display
+from pipeline.scoring import Request, score_generator
+from pipeline.theory import hold_theory
+from pipeline.training import device_for, train_one
+from tuning.errors import TuningError
+
+RESULT, FAILURE = "result.json", "failure"
+FACES_PICTURE = "faces.png"
+Work = Callable[[Path], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of the work.
+
+    Attributes:
+        name: in file names: `theory`, `vae-0`, `faces`.
+        work: does it: pictures into a new folder, and all else returned as JSON values.
+        settings: all that decides what comes out, as JSON values.
+    """
+
+    name: str
+    work: Work
+    settings: Mapping[str, Any]
+
+    def folder(self, parts: Path) -> Path:
+        """Where it is kept below the folder of all parts."""
+        return parts / f"{self.name}-{digest(dict(self.settings))[:8]}"
+
+    def result(self, parts: Path) -> dict[str, Any] | None:
+        """What came out, or None while it is to be done."""
+        file = self.folder(parts) / RESULT
+        return dict(json.loads(file.read_text())) if file.is_file() else None
+
+
+def do(part: Part, parts: Path) -> dict[str, Any]:
+    """The result of a part, which is worked out unless it is kept.
+
+    What a person can act on comes back as a result, too: {FAILURE: one line}, which is not kept.
+    """
+    done = part.result(parts)
+    if done is not None:
+        return done
+    began_at = time.monotonic()
+    try:
+        with new_folder(part.folder(parts)) as scratch:
+            result = part.work(scratch) | {"seconds": round(time.monotonic() - began_at, 1)}
+            (scratch / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+    except (GanError, TuningError, PipelineError) as error:
+        return {FAILURE: str(error)}
+    return result
+
+
+def theory_part(*, seed: int) -> Part:
+    """Section 4 and Figure 1; see `pipeline.theory`."""
+    return Part(
+        name="theory",
+        work=partial(_theory, seed=seed),
+        settings={"part": "theory", "seed": seed, "version": __version__},
+    )
+
+
+def subject_part(subject: Subject, budget: Budget, *, seed: int, where: Settings) -> Part:
+    """A run of a subject and its scores on the test images."""
+    config = subject.config(budget, seed=seed, where=where)
+    return Part(
+        name=f"{subject.name}-{seed}",
+        work=partial(_subject, config=config, budget=budget),
+        settings={
+            "part": subject.name,
+            "run": to_dict(config.base),
+            "objective": config.sweep.objective,
+            "is_quick": budget == "quick",
+            "version": __version__,
+        },
+    )
+
+
+def faces_part(file: Path, budget: Budget, *, seed: int) -> Part:
+    """The column TFD of Table 1, on a file in the layout of the database."""
+    stages = faces.recipe(str(file), is_small=budget == "quick", settings={"seed": seed})
+    return Part(
+        name="faces",
+        work=partial(_faces, stages=stages, is_small=budget == "quick"),
+        settings={
+            "part": "faces",
+            "stages": [to_dict(stage) for stage in stages],
+            "version": __version__,
+        },
+    )
+
+
+def _theory(folder: Path, *, seed: int) -> dict[str, Any]:
+    claims, sections = hold_theory(seed)
+    return {
+        "claims": [asdict(claim) for claim in claims],
+        "sections": [asdict(section) for section in sections],
+    }
+
+
+def _subject(folder: Path, *, config: PipelineConfig, budget: Budget) -> dict[str, Any]:
+    with display(Console(file=io.StringIO())) as silent:
+        trained = train_one(config, silent)
+    if budget == "quick":
+        saved = load_sampler(Path(trained["generator"]))
+        scores = _quick_scores(saved, config, folder)
+        refused_by = None
+    else:
+        judged = score_generator(
+            trained["generator"],
+            Request(source=config.name, split="test", keep=folder / "suite"),
+            ais=AisSettings(),
+        )
+        (folder / "suite" / PICTURES).rename(folder / PICTURES)
+        taken = judged.evaluation.scores.items()
+        scores = {name: (score.value, score.standard_error) for name, score in taken}
+        refused_by = [check.name for check in judged.checks if not check.passed]
+    return {
+        "step": trained["step"],
+        "best_step": trained["best_step"],
+        "run_id": trained["run_id"],
+        "n_samples": config.base.evaluation.n_samples,
+        "scores": scores,
+        "refused_by": refused_by,
+    }
+
+
+def _quick_scores(
+    saved: SavedSampler, config: PipelineConfig, folder: Path
+) -> dict[str, tuple[float, float | None]]:
+    """The Parzen score, the Fréchet distance where its feature net is at hand, and pictures."""
+    run = config.base
+    train, valid = load_train_valid(run.data)
+    test = unit_pixels(load_test(run.data))
+    sampler = saved.sampler()
+    # As `evaluate` draws them, so that the full budget scores the same samples.
+    seed = stream_seed(run.seed, "evaluate") % 2**31
+    samples = sampler.sample(run.evaluation.n_samples, seed=seed)
+    score = score_samples(samples, test, valid=unit_pixels(valid), cfg=run.evaluation)
+    scores: dict[str, tuple[float, float | None]] = {
+        "parzen_ll": (score.mean, score.standard_error),
+        "parzen_sigma": (score.sigma, None),
+    }
+    if config.sweep.objective == FRECHET_DISTANCE_VALID:
+        extractor = build_extractor(
+            run.evaluation, run.data, train, folder=extractors_folder(WORKSPACES / config.name)
+        )
+        real, ours = extractor(test.float()), extractor(samples.float())
+        distance = frechet_distance(real, ours, seed=seed).distance
+        scores["frechet_distance"] = (distance.value, distance.standard_error)
+    (folder / PICTURES).mkdir()
+    sample_pictures(folder / PICTURES, samples, train=unit_pixels(train).float())
+    interpolation_pictures(folder / PICTURES, sampler, seed=seed)
+    return scores
+
+
+def _faces(folder: Path, *, stages: Sequence[RunConfig], is_small: bool) -> dict[str, Any]:
+    device = device_for("auto")
+    scored = list(score_folds(stages, device=device))
+    by_stage = zip(*(scores for scores, _ in scored), strict=True)
+    made = scored[0][1]
+    for number, saved in enumerate(made):
+        samples = saved.sampler().sample(N_SAMPLES, seed=0)
+        save_png(tile(samples[:50], columns=10), folder / f"{number}-{FACES_PICTURE}")
+    n_unlabeled = scored[0][0][0].n_unlabeled
+    return {
+        "notice": stand_in_notice(n_unlabeled),
+        "is_small": is_small,
+        "n_steps": [stage.train.n_steps for stage in stages],
+        "stages": [
+            {
+                "folds": [asdict(score) for score in scores],
+                "mean_and_error": over_folds([score.parzen_ll_test for score in scores]),
+            }
+            for scores in by_stage
+        ],
+    }
+
+
+def begin(n_threads: int) -> None:
+    """Of a process that does parts: how many threads it computes with."""
+    torch.set_num_threads(n_threads)

@@ -1,0 +1,235 @@
+"""What is trained for the page, and what the paper has in its place."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from gan.config import PipelineConfig
+from pipeline.settings import resolve
+
+Budget = Literal["quick", "full"]
+Data = Literal["mnist", "fashion_mnist", "cifar10"]
+Settings = Mapping[str, Any]
+
+NOWHERE: Settings = MappingProxyType({})
+
+OBJECTIVE_WITHOUT_FEATURES: dict[str, Any] = {"sweep.objective": "parzen_ll_valid"}
+"""For a quick look at data whose feature net would first be trained for minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A score that somebody printed, Parzen window on test images, nats.
+
+    Attributes:
+        mean: the score.
+        standard_error: as it is printed beside it.
+        source: where.
+    """
+
+    mean: float
+    standard_error: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model on a data set.
+
+    Attributes:
+        name: in file names and anchors.
+        title: for people.
+        preset: whose settings it has.
+        quick_preset: whose it has in the quick budget, where those would take hours on a CPU.
+        data: what it is trained on.
+        quick: dotted path -> value, on top of the preset in the quick budget.
+        full: the same in the full one.
+        n_seeds: runs of the full budget; the quick one has a single run.
+        published: what its score stands beside.
+        panel: of Figure 2; None: it is a rival, and has no pictures of its own.
+        deviations: their numbers in `pipeline.paper.deviations`.
+        code: where it is implemented.
+    """
+
+    name: str
+    title: str
+    preset: str
+    data: Data
+    quick: Settings
+    code: str
+    quick_preset: str | None = None
+    full: Settings = field(default_factory=dict)
+    n_seeds: int = 3
+    published: Published | None = None
+    panel: str | None = None
+    deviations: Sequence[int] = ()
+
+    def assignments(self, budget: Budget, *, seed: int, where: Settings = NOWHERE) -> list[str]:
+        """Settings on top of the preset, as `--set` takes them.
+
+        Args:
+            budget: how much is done.
+            seed: of the run.
+            where: settings of `data` that say where its images lie, if not in the package.
+        """
+        settings: dict[str, Any] = dict(self.quick if budget == "quick" else self.full)
+        settings |= {"seed": seed, **where}
+        return [f"{path}={_text(value)}" for path, value in settings.items()]
+
+    def preset_of(self, budget: Budget) -> str:
+        """The preset of a budget."""
+        return self.quick_preset if budget == "quick" and self.quick_preset else self.preset
+
+    def config(self, budget: Budget, *, seed: int, where: Settings = NOWHERE) -> PipelineConfig:
+        """The run; arguments as of `assignments`."""
+        return resolve(self.preset_of(budget), self.assignments(budget, seed=seed, where=where))
+
+    def command(self, budget: Budget, *, seed: int, where: Settings = NOWHERE) -> str:
+        """What trains it by hand."""
+        options = self.assignments(budget, seed=seed, where=where)
+        words = (f"--set {shlex.quote(option)}" for option in options)
+        return " ".join(["gan train", self.preset_of(budget), *words])
+
+    def cut(self) -> str:
+        """What the quick budget leaves out of the full one."""
+        quick, full = (self.config(budget, seed=0).base.train for budget in ("quick", "full"))
+        cuts = [f"{quick.n_steps:,} of {full.n_steps:,} updates"]
+        if self.quick_preset is not None:
+            cuts.append(f"the small nets of the preset {self.quick_preset}")
+        if self.n_seeds > 1:
+            cuts.append(f"1 of {self.n_seeds} seeds")
+        return ", ".join(cuts)
+
+    def seeds(self, budget: Budget) -> range:
+        """Of the runs."""
+        return range(1 if budget == "quick" else self.n_seeds)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _updates(n: int, *, report_every: int = 100) -> dict[str, Any]:
+    """So many updates with one score, at their end."""
+    return {
+        "train.n_steps": n,
+        "train.report_every": report_every,
+        "evaluation.score_every": n,
+    }
+
+
+TABLE_1 = "Table 1"
+SUBJECTS = (
+    Subject(
+        name="gan",
+        title="Adversarial nets",
+        preset="table1",
+        data="mnist",
+        quick=_updates(2_000),
+        published=Published(mean=225, standard_error=2, source=TABLE_1),
+        panel="a",
+        deviations=(1, 2, 3, 5),
+        code="gan/algorithm1.py",
+    ),
+    Subject(
+        name="gan_released",
+        title="Adversarial nets, hyper-parameters of the released code",
+        preset="mnist",
+        data="mnist",
+        quick=_updates(1_500),
+        published=Published(mean=225, standard_error=2, source=TABLE_1),
+        deviations=(3, 4),
+        code="gan/algorithm1.py",
+    ),
+    Subject(
+        name="gsn",
+        title="Deep generative stochastic network",
+        preset="gsn",
+        data="mnist",
+        quick=_updates(300),
+        published=Published(mean=214, standard_error=1.1, source=TABLE_1),
+        deviations=(13,),
+        code="gan/baselines/gsn.py",
+    ),
+    Subject(
+        name="dbn",
+        title="Deep belief net",
+        preset="dbn",
+        data="mnist",
+        quick=_updates(3_000),
+        published=Published(mean=138, standard_error=2, source=TABLE_1),
+        deviations=(13,),
+        code="gan/baselines/dbn.py",
+    ),
+    Subject(
+        name="stacked_cae",
+        title="Stacked contractive autoencoder",
+        preset="stacked_cae",
+        data="mnist",
+        quick=_updates(4_000),
+        published=Published(mean=121, standard_error=1.6, source=TABLE_1),
+        deviations=(13,),
+        code="gan/baselines/stacked_cae.py",
+    ),
+    Subject(
+        name="vae",
+        title="Variational autoencoder",
+        preset="vae",
+        data="mnist",
+        quick=_updates(800),
+        published=Published(
+            mean=290, standard_error=2, source="Yeung et al. (2017), Table 2: 2 x 1000 units, 8 z"
+        ),
+        deviations=(13,),
+        code="gan/baselines/vae.py",
+    ),
+    Subject(
+        name="dbm",
+        title="Deep Boltzmann machine",
+        preset="dbm",
+        data="mnist",
+        quick=_updates(1_000),
+        deviations=(13,),
+        code="gan/baselines/dbm.py",
+    ),
+    Subject(
+        name="fashion_mnist",
+        title="Fashion-MNIST",
+        preset="fashion_mnist",
+        quick_preset="quick",
+        data="fashion_mnist",
+        quick=_updates(1_500)
+        | {"data.dataset": "fashion_mnist", "name": "fashion_mnist_quick"}
+        | OBJECTIVE_WITHOUT_FEATURES,
+        n_seeds=1,
+        panel="a",
+        deviations=(3, 4),
+        code="gan/algorithm1.py",
+    ),
+    Subject(
+        name="cifar10",
+        title="CIFAR-10, fully connected",
+        preset="cifar10",
+        quick_preset="cifar10_quick",
+        data="cifar10",
+        quick=_updates(400) | OBJECTIVE_WITHOUT_FEATURES,
+        n_seeds=1,
+        panel="c",
+        deviations=(3, 4, 12),
+        code="gan/contrast.py",
+    ),
+    Subject(
+        name="cifar10_conv",
+        title="CIFAR-10, convolutional D, deconvolutional G",
+        preset="cifar10_conv",
+        quick_preset="cifar10_conv_quick",
+        data="cifar10",
+        quick=_updates(250, report_every=50) | OBJECTIVE_WITHOUT_FEATURES,
+        n_seeds=1,
+        panel="d",
+        deviations=(3, 4, 12),
+        code="gan/conv_nets.py",
+    ),
+)
