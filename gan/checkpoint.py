@@ -89,6 +89,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path=path, step=step, tensors=tensors, meta=meta)
 
 
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints under `folder`, oldest first; their contents are not looked at."""
     return sorted(folder.glob("step_[0-9]*"))

@@ -662,6 +662,22 @@ UNREAD_BY_FEATURE_MATCHING = (
 )
 """Settings of Algorithm 1 that feature matching, which is another game, does not read."""
 
+UNREAD_BY_BASELINES = (
+    "prior",
+    "generator",
+    "discriminator",
+    "train.d_steps",
+    "train.contrast_norm",
+    "train.update_order",
+    "train.generator_loss",
+    "train.d_loss_scale",
+    "train.d_learning_rate",
+    "train.average_decay",
+    "train.precision",
+    "train.compile",
+)
+"""Sections, and settings of Algorithm 1, that baselines, which have no players, do not read."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunConfig:
@@ -744,7 +760,9 @@ class RunConfig:
             raise ValueError(
                 f"a run trains one extension or baseline at the most, got {', '.join(given)}"
             )
-        if self.task != "generator":
+        if self.task in BASELINES:
+            self._require_unset(UNREAD_BY_BASELINES, self.task)
+        elif self.task != "generator":
             self._require_unset(OF_THE_GENERATOR_ALONE, self.task)
         if self.train.contrast_norm is not None and self.generator.output != "linear":
             raise ValueError(
@@ -763,15 +781,22 @@ class RunConfig:
         return len(self.dbm.hidden) + 1 if self.dbm else 1
 
     def _require_unset(self, paths: Sequence[str], method: str) -> None:
-        """Refuse settings that a method does not read, rather than pass over them in silence."""
+        """Refuse settings that a method does not read, rather than pass over them in silence.
+
+        Args:
+            paths: of settings, or of sections, which stand for all of their settings.
+            method: that does not read them, for people.
+        """
         for path in paths:
-            section, _, name = path.partition(".")
+            section, _, only = path.partition(".")
             given = getattr(self, section)
-            value, usual = getattr(given, name), getattr(type(given)(), name)
-            if value != usual:
-                raise ValueError(
-                    f"{path} has no part in {method}: leave it at {usual}, got {value}"
-                )
+            for name in [only] if only else field_names(type(given)):
+                value, usual = getattr(given, name), getattr(type(given)(), name)
+                if value != usual:
+                    raise ValueError(
+                        f"{section}.{name} has no part in {method}: leave it at {usual}, "
+                        f"got {value}"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.contrast import AS_THEY_ARE, Brightness
 from gan.conv_nets import build_conv_discriminator
@@ -130,20 +131,15 @@ class Gan:
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         """Go on exactly where `state` was read."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            prefix = f"{name}/"
-            return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
-
-        self.G.load_state_dict(part("G"))
-        self.D.load_state_dict(part("D"))
-        self.g_descent.set_state(part("g_descent"))
-        self.d_descent.set_state(part("d_descent"))
-        self.streams.set_state(part("streams"))
+        self.G.load_state_dict(part_of(state, "G/"))
+        self.D.load_state_dict(part_of(state, "D/"))
+        self.g_descent.set_state(part_of(state, "g_descent/"))
+        self.d_descent.set_state(part_of(state, "d_descent/"))
+        self.streams.set_state(part_of(state, "streams/"))
         if self.average is not None:
-            self.average.load_state_dict(part("average"))
+            self.average.load_state_dict(part_of(state, "average/"))
         if self.d_average is not None:
-            self.d_average.load_state_dict(part("d_average"))
+            self.d_average.load_state_dict(part_of(state, "d_average/"))
         self.step = int(state["step"])
 
     def _autocast(self) -> torch.autocast:

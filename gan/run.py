@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gan.algorithm1 import train
+from gan.checkpoint import part_of
 from gan.config import EvaluationConfig, RunConfig, TrainConfig
 from gan.contrast import AS_THEY_ARE, mean_brightness
 from gan.datasets.images import ImageSet, pixel_mean
@@ -179,11 +180,8 @@ class Run:
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was read."""
-        mark = "images/"
-        self.gan.set_state({k: t for k, t in state.items() if not k.startswith(mark)})
-        self.minibatches.set_state(
-            {k.removeprefix(mark): t for k, t in state.items() if k.startswith(mark)}
-        )
+        self.gan.set_state({k: t for k, t in state.items() if not k.startswith("images/")})
+        self.minibatches.set_state(part_of(state, "images/"))
 
 
 def is_scored_at(cfg: RunConfig, step: int) -> bool:

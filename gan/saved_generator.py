@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
 from gan.errors import ConfigError
@@ -79,8 +80,7 @@ def generator_weights(state: Mapping[str, Tensor], config: RunConfig) -> dict[st
         state: as from `gan.model.Gan.state`, or a checkpoint's tensors.
         config: the run that the state is of.
     """
-    prefix = "average/module." if config.train.average_decay else "G/"
-    return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+    return part_of(state, "average/module." if config.train.average_decay else "G/")
 
 
 def generator_from_weights(

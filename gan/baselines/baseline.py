@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig, TrainConfig
 from gan.datasets.images import ImageSet, ImageShape, pixel_mean
 from gan.errors import DivergedError, ScoreError
@@ -232,11 +233,11 @@ class BaselineRun:
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was read."""
-        self.model.load_state_dict(_part(state, "model"))
-        self.streams.set_state(_part(state, "streams"))
-        self.minibatches.set_state(_part(state, "images"))
+        self.model.load_state_dict(part_of(state, "model/"))
+        self.streams.set_state(part_of(state, "streams/"))
+        self.minibatches.set_state(part_of(state, "images/"))
         for name, descent in self.model.descents.items():
-            descent.set_state(_part(state, f"descents/{name}"))
+            descent.set_state(part_of(state, f"descents/{name}/"))
         self.model.step = int(state["step"])
 
 
@@ -247,7 +248,7 @@ def weights_of(state: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tens
         state: as from `BaselineRun.state`, or a checkpoint's tensors.
         config: the run that the state is of.
     """
-    return _part(state, "model")
+    return part_of(state, "model/")
 
 
 def from_weights(
@@ -263,8 +264,3 @@ def from_weights(
     model.load_state_dict(weights)
     device = next(iter(weights.values())).device
     return SavedBaseline(model.to(device).eval().requires_grad_(False), config, image_shape)
-
-
-def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    prefix = f"{name}/"
-    return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}

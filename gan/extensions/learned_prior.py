@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from gan.algorithm1 import Taught, every_fake, train
+from gan.checkpoint import part_of
 from gan.config import LearnedPriorConfig, RunConfig
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet, ImageShape, pixel_mean
@@ -270,8 +271,7 @@ def weights_of(state: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tens
     weights = generator_weights(state, config)
     if _settings(config).method != "importance":
         return weights
-    prefix = "d_average/module." if config.train.average_decay else "D/"
-    judge = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+    judge = part_of(state, "d_average/module." if config.train.average_decay else "D/")
     return {f"G.{k}": t for k, t in weights.items()} | {f"D.{k}": t for k, t in judge.items()}
 
 

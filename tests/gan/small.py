@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from gan.config import RunConfig, with_overrides
+from gan.config import BASELINES, RunConfig, with_overrides
 from gan.datasets.images import ImageSet
 from gan.run import Run, TrainingRun
 from gan.saved_generator import Saved
@@ -15,20 +15,25 @@ from gan.tasks import start_run, task_of
 
 N_PIXELS = 16
 
-SETTINGS = {
+OF_ALL = {
     "device": "cpu",
-    "prior.dim": 5,
-    "generator.hidden": [7, 6],
-    "generator.init_range": None,
-    "discriminator.hidden": [6, 5],
-    "discriminator.pieces": 3,
-    "discriminator.init_range": None,
     "train.n_steps": 4,
     "train.batch_size": 8,
     "train.report_every": 1,
     "train.momentum_steps": 10,
     "evaluation.score_every": 4,
 }
+"""What every task reads."""
+
+SETTINGS = OF_ALL | {
+    "prior.dim": 5,
+    "generator.hidden": [7, 6],
+    "generator.init_range": None,
+    "discriminator.hidden": [6, 5],
+    "discriminator.pieces": 3,
+    "discriminator.init_range": None,
+}
+"""Those of the players, too, which a baseline has none of."""
 
 
 def small_config(**overrides: object) -> RunConfig:
@@ -163,6 +168,9 @@ EXTENSIONS = {
 }
 """Every extension and baseline, and every kind of it, as settings."""
 
+RIVALS = tuple(name for name, section in EXTENSIONS.items() if section.keys() & set(BASELINES))
+"""Those that are of a baseline."""
+
 
 def labelled_images(n: int = 30, *, seed: int = 0) -> ImageSet:
     """The same pictures, of three classes, with two numbers beside each."""
@@ -184,5 +192,6 @@ def origin_of(config: RunConfig) -> Saved | None:
 def start_extension(name: str, *, on: str = "cpu", **overrides: object) -> TrainingRun:
     """A small run of an extension at step 0, on a device."""
     paths = {key.replace("__", "."): value for key, value in overrides.items()}
-    config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS[name] | paths)
+    shared = OF_ALL if name in RIVALS else SETTINGS
+    config = with_overrides(RunConfig(), shared | EXTENSIONS[name] | paths)
     return start_run(config, labelled_images(), device=on, origin=origin_of(config))

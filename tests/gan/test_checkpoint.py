@@ -18,6 +18,7 @@ from gan.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_newest,
+    part_of,
     prune_checkpoints,
     save_checkpoint,
 )
@@ -74,6 +75,14 @@ def test_a_checkpoint_is_three_files_without_pickle(tmp_path):
     digests = json.loads((path / MANIFEST).read_text())
     assert digests.keys() == {TENSORS, META}
     assert json.loads((path / META).read_text())["step"] == 5
+
+
+def test_a_part_has_the_names_behind_its_prefix_and_no_others():
+    whole = {name: torch.ones(i) for i, name in enumerate(["G/G/w", "G2/w", "D/G/w", "G", "G/b"])}
+    part = part_of(whole, "G/")
+    assert part.keys() == {"G/w", "b"}
+    assert part["G/w"] is whole["G/G/w"]
+    assert part["b"] is whole["G/b"]
 
 
 def test_a_step_saved_again_replaces_the_first(tmp_path):

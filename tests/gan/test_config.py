@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import operator
 import pickle
 from pathlib import Path
 from types import NoneType
@@ -12,8 +13,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from gan.config import SECTIONS as TASKS
 from gan.config import (
+    BASELINES,
     ConvolutionConfig,
     DataConfig,
     DiscriminatorConfig,
@@ -27,6 +28,7 @@ from gan.config import (
     SweepConfig,
     TrainConfig,
     digest,
+    field_names,
     flatten,
     load_config,
     read_yaml,
@@ -35,6 +37,7 @@ from gan.config import (
     to_dict,
     with_overrides,
 )
+from gan.config import SECTIONS as TASKS
 from gan.errors import ConfigError
 
 SECTIONS = {
@@ -456,6 +459,47 @@ def test_a_run_trains_one_extension_or_baseline_at_the_most(monkeypatch):
     monkeypatch.setattr("gan.config.SECTIONS", ("conditional", "data"))
     with pytest.raises(ConfigError, match="baseline at the most, got conditional, data"):
         run_config({"conditional": {}})
+
+
+READ_BY_BASELINES = [
+    *("train.n_steps", "train.batch_size", "train.report_every"),
+    *("train.optimizer", "train.learning_rate", "train.decay_per_step", "train.min_learning_rate"),
+    *("train.momentum", "train.final_momentum", "train.momentum_steps"),
+    *("train.adam_beta1", "train.adam_beta2", "train.adam_epsilon"),
+]
+"""All that a baseline reads of the sections below."""
+
+UNREAD_BY_BASELINES = [
+    path
+    for section in ("prior", "generator", "discriminator", "train")
+    for name in field_names(type(getattr(RunConfig(), section)))
+    if (path := f"{section}.{name}") not in READ_BY_BASELINES
+]
+
+
+def with_another(rival, path):
+    """The settings of a baseline at their defaults, but for one."""
+    tree = tree_with(rival)
+    set_path(tree, f"base.{path}", leaves()[f"base.{path}"])
+    if path == "generator.output":  # refused by its own section otherwise
+        tree["base"]["generator"]["output_bias_from_data"] = False
+    return tree
+
+
+@pytest.mark.parametrize("rival", BASELINES)
+@pytest.mark.parametrize("path", UNREAD_BY_BASELINES)
+def test_a_setting_that_a_baseline_does_not_read_is_refused_by_its_path(rival, path):
+    usual = operator.attrgetter(path)(RunConfig())
+    (problem,) = problems(with_another(rival, path))
+    assert problem.startswith(f"{path} has no part in {rival}: leave it at {usual}, got ")
+
+
+@pytest.mark.parametrize("rival", BASELINES)
+def test_a_baseline_takes_the_settings_that_it_reads_and_all_defaults(rival):
+    assert load_config(tree_with(rival)).base.task == rival
+    for path in READ_BY_BASELINES:
+        read = operator.attrgetter(path)
+        assert read(load_config(with_another(rival, path)).base) != read(RunConfig())
 
 
 def test_overrides_are_left_as_they_are():

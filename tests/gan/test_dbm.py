@@ -16,7 +16,7 @@ from tests.gan.oracles import binary_rows, finite_differences, layered_boltzmann
 from tests.gan.small import (
     EXTENSIONS,
     INDEPENDENT_NATS,
-    SETTINGS,
+    OF_ALL,
     TRUE_NATS,
     start_extension,
     two_pictures,
@@ -203,7 +203,7 @@ def test_of_two_pictures_it_learns_which_pixels_go_together():
     settings = {"dbm.hidden": [4, 3], "train.n_steps": 900, "train.learning_rate": 0.1}
     settings |= {"dbm.joint_learning_rate": 0.05}
     settings |= {"train.report_every": 100, "evaluation.score_every": 900}
-    config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS["dbm"] | settings)
+    config = with_overrides(RunConfig(), OF_ALL | EXTENSIONS["dbm"] | settings)
     run = start_run(config, images, device="cpu")
     list(run.train())
     model = run.saved().model

@@ -15,7 +15,7 @@ from tests.gan.oracles import binary_rows, layered_boltzmann
 from tests.gan.small import (
     EXTENSIONS,
     INDEPENDENT_NATS,
-    SETTINGS,
+    OF_ALL,
     TRUE_NATS,
     start_extension,
     two_pictures,
@@ -117,7 +117,7 @@ def test_of_two_pictures_it_learns_which_pixels_go_together():
     images, pixels = two_pictures()
     settings = {"dbn.hidden": [6, 4], "train.n_steps": 800, "train.learning_rate": 0.1}
     settings |= {"train.report_every": 100, "evaluation.score_every": 800}
-    config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS["dbn"] | settings)
+    config = with_overrides(RunConfig(), OF_ALL | EXTENSIONS["dbn"] | settings)
     run = start_run(config, images, device="cpu")
     list(run.train())
     model = run.saved().model

@@ -15,7 +15,7 @@ from gan.errors import ConfigError
 from gan.randomness import stream
 from gan.sampling import Sampler
 from gan.tasks import start_run
-from tests.gan.small import EXTENSIONS, SETTINGS, start_extension
+from tests.gan.small import EXTENSIONS, OF_ALL, start_extension
 
 
 def net(n_pixels: int, **settings: object) -> Gsn:
@@ -239,7 +239,7 @@ def test_of_two_pictures_it_learns_both_and_mixes():
     settings = {"train.n_steps": 300, "train.optimizer": "adam", "train.learning_rate": 0.02}
     settings |= {"train.report_every": 10, "evaluation.score_every": 300}
     settings |= {"gsn": {"hidden": [10, 10], "hidden_noise": 0.5, "burn_in": 20}}
-    run = start_run(with_overrides(RunConfig(), SETTINGS | settings), images, device="cpu")
+    run = start_run(with_overrides(RunConfig(), OF_ALL | settings), images, device="cpu")
     nats = [report.metrics()["walkback_nats"] for report in run.train()]
     assert nats[-1] < 4 * math.log(2) < nats[0]
     drawn = run.saved().sampler().sample(500, seed=0).flatten(1)

@@ -12,7 +12,7 @@ from gan.datasets.images import ImageSet
 from gan.randomness import stream
 from gan.sampling import Sampler
 from gan.tasks import start_run
-from tests.gan.small import SETTINGS, start_extension
+from tests.gan.small import OF_ALL, start_extension
 
 
 def layer(n_visible: int = 5, n_hidden: int = 4, *, scale: float = 2.0) -> ContractiveLayer:
@@ -149,7 +149,7 @@ def test_of_two_pictures_it_draws_both():
     settings = {"train.n_steps": 400, "train.optimizer": "adam", "train.learning_rate": 0.02}
     settings |= {"train.report_every": 20, "evaluation.score_every": 400}
     settings |= {"stacked_cae": {"hidden": [8, 8], "burn_in": 20}}
-    run = start_run(with_overrides(RunConfig(), SETTINGS | settings), images, device="cpu")
+    run = start_run(with_overrides(RunConfig(), OF_ALL | settings), images, device="cpu")
     reports = [report.means for report in run.train()]
     assert reports[9]["layer1_reconstruction_nats"] < math.log(2)
     assert reports[0]["layer1_reconstruction_nats"] > 4 * math.log(2)

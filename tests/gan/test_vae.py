@@ -13,7 +13,7 @@ from gan.datasets.images import ImageSet
 from gan.randomness import stream
 from gan.sampling import Sampler
 from gan.tasks import start_run
-from tests.gan.small import EXTENSIONS, SETTINGS, start_extension
+from tests.gan.small import EXTENSIONS, OF_ALL, start_extension
 
 
 def test_kl_is_that_of_torch_s_distributions():
@@ -52,7 +52,7 @@ def test_of_two_pictures_it_learns_which_is_meant():
     images = ImageSet(images=pictures.repeat(20, 0), labels=None, digest="0" * 64)
     settings = {"train.n_steps": 300, "train.optimizer": "adam", "train.learning_rate": 0.02}
     settings |= {"train.report_every": 20, "evaluation.score_every": 300}
-    config = with_overrides(RunConfig(), SETTINGS | EXTENSIONS["vae"] | settings)
+    config = with_overrides(RunConfig(), OF_ALL | EXTENSIONS["vae"] | settings)
     run = start_run(config, images, device="cpu")
     last = list(run.train())[-1].metrics()
     assert math.log(2) < last["kl_nats"] + last["reconstruction_nats"] < 4 * math.log(2)

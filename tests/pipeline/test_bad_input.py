@@ -629,3 +629,30 @@ def test_extensions_that_could_not_start_are_refused_before_the_generator_is_tra
     arguments = ("run", "quick", *(f"--set={setting}" for setting in settings))
     refused(gan, arguments, status=2, message=message)
     assert files(here) == before
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "message"),
+    [
+        (
+            "quick",
+            ("vae={}", "sweep.space={}"),
+            r"prior\.spherical_radius has no part in vae: leave it at unit, got sqrt_dim",
+        ),
+        (
+            "gsn",
+            ("generator.hidden=[9]",),
+            r"generator\.hidden has no part in gsn: leave it at \(1200, 1200\), got \(9,\)",
+        ),
+        (
+            "dbn",
+            ("sweep.space.train.d_steps.choice=[1, 2]",),
+            r"sweep\.space: train\.d_steps has no part in dbn: leave it at 1, got 2",
+        ),
+    ],
+)
+def test_settings_that_a_rival_does_not_read_are_refused(here, gan, preset, settings, message):
+    before = files(here)
+    arguments = ("run", preset, *(f"--set={setting}" for setting in settings))
+    refused(gan, arguments, status=2, message=message)
+    assert files(here) == before

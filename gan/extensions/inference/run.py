@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from gan.algorithm1 import ProgressBeside, train
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.config import Task as TaskName
 from gan.datasets.images import ImageSet
 from gan.extensions.inference.nets import codes_of, settings
 from gan.extensions.inference.saved import SavedInference, saved_inference
-from gan.extensions.inference.training import ErrorMeans, Learner, part_of
+from gan.extensions.inference.training import ErrorMeans, Learner
 from gan.nets import Generator
 from gan.priors import Prior, build_prior
 from gan.run import MeansReport, Run, TrainingRun

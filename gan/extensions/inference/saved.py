@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
 from gan.errors import ImageError
@@ -18,7 +19,6 @@ from gan.extensions.inference.nets import (
     codes_of,
     settings,
 )
-from gan.extensions.inference.training import part_of
 from gan.nets import Generator
 from gan.optimisers import AdamDescent
 from gan.priors import build_prior

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.datasets.images import ImageSet
 from gan.errors import DivergedError
@@ -164,11 +165,6 @@ class Learner:
         ):
             code: Tensor = self._forward(x, masks)
         return code.float()
-
-
-def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, without it."""
-    return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
 
 
 @contextmanager

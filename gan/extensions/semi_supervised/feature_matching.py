@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig, SemiSupervisedConfig
 from gan.datasets.images import pixel_mean
 from gan.extensions.distortions import Distortions, warp
@@ -231,21 +232,16 @@ class FeatureMatching:
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly where `state` was read."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            prefix = f"{name}/"
-            return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
-
-        self.D.load_state_dict(part("D"))
-        self.G.load_state_dict(part("G"))
-        self.d_descent.set_state(part("d_descent"))
-        self.g_descent.set_state(part("g_descent"))
-        self._order.set_state(part("order"))
+        self.D.load_state_dict(part_of(state, "D/"))
+        self.G.load_state_dict(part_of(state, "G/"))
+        self.d_descent.set_state(part_of(state, "d_descent/"))
+        self.g_descent.set_state(part_of(state, "g_descent/"))
+        self._order.set_state(part_of(state, "order/"))
         for lane, streams in enumerate(self.streams):
-            streams.set_state(part(f"streams.{lane}"))
+            streams.set_state(part_of(state, f"streams.{lane}/"))
         if self.averages is not None:
-            self.averages.D.load_state_dict(part("average.D"))
-            self.averages.G.load_state_dict(part("average.G"))
+            self.averages.D.load_state_dict(part_of(state, "average.D/"))
+            self.averages.G.load_state_dict(part_of(state, "average.G/"))
         if self.is_consistent:
             self._shares.copy_(state["shares"])
         self.step = int(state["step"])

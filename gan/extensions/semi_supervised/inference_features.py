@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.errors import DivergedError
 from gan.extensions.inference.nets import InferenceNet
 from gan.extensions.inference.saved import SavedInference
-from gan.extensions.inference.training import part_of
 from gan.extensions.semi_supervised.few_labels import FewLabels
 from gan.extensions.semi_supervised.heads import (
     Head,

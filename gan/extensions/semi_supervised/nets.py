@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from gan.checkpoint import part_of
 from gan.extensions.semi_supervised.lanes import (
     BatchNormalisedLayer,
     Directions,
@@ -163,7 +164,7 @@ def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {name.rpartition(".")[0] for name in state}
     plain = {}
     for i, name in enumerate(sorted(names, key=lambda name: (name == "output", len(name), name))):
-        W, bias = _layer({k.removeprefix(f"{name}."): t for k, t in state.items()}).weights()
+        W, bias = _layer(part_of(state, f"{name}.")).weights()
         plain[f"linears.{i}.weight"] = W[0].T.contiguous()
         plain[f"linears.{i}.bias"] = bias[0, 0]
     return plain

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gan.checkpoint import part_of
 from gan.config import RunConfig
 from gan.datasets.images import ImageShape
 from gan.extensions.inference.nets import build_inference_net
-from gan.extensions.inference.training import part_of
 from gan.extensions.semi_supervised.discriminator_features import FeatureClassifier
 from gan.extensions.semi_supervised.feature_matching import settings
 from gan.extensions.semi_supervised.heads import empty_head

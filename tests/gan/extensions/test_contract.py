@@ -13,9 +13,17 @@ from gan.config import Task, run_config, to_dict
 from gan.errors import CheckpointError
 from gan.metric_names import IMAGES_SEEN
 from gan.tasks import CONFIG, TASKS, from_checkpoint, from_state, load, run_facts, save, task_of
-from tests.gan.small import EXTENSIONS, start_extension
+from tests.gan.small import EXTENSIONS, RIVALS, start_extension
 
 ALL = pytest.mark.parametrize("name", EXTENSIONS)
+AVERAGED = pytest.mark.parametrize(
+    ("name", "average_decay"),
+    [
+        *((name, 0.0) for name in EXTENSIONS),
+        *((name, 0.9) for name in EXTENSIONS if name not in RIVALS),
+    ],
+)
+"""Each without and, but for baselines, which keep none, with an average of its nets."""
 
 
 def test_every_task_but_the_generator_is_in_this_suite():
@@ -51,8 +59,7 @@ def test_same_seed_same_run_and_another_seed_another(name):
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
-@ALL
-@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+@AVERAGED
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     name, optimizer, average_decay, tmp_path
@@ -60,7 +67,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     settings = {
         "train__optimizer": optimizer,
         "train__average_decay": average_decay,
-        "generator__batch_norm": True,
+        "generator__batch_norm": name not in RIVALS,
         "train__n_steps": 8,
         "train__report_every": 2,
         "evaluation__score_every": 8,
@@ -79,7 +86,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
 
 @ALL
 def test_what_is_saved_is_read_back_bit_for_bit(name, tmp_path):
-    run = start_extension(name, train__average_decay=0.9)
+    run = start_extension(name, train__average_decay=0.0 if name in RIVALS else 0.9)
     list(run.train())
     saved = run.saved()
     save(tmp_path, saved)
@@ -92,8 +99,7 @@ def test_what_is_saved_is_read_back_bit_for_bit(name, tmp_path):
     assert_close(loaded.tensors(), saved.tensors(), rtol=0, atol=0)
 
 
-@ALL
-@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+@AVERAGED
 def test_a_checkpoint_gives_what_the_run_would_save(name, average_decay, tmp_path):
     run = start_extension(name, train__average_decay=average_decay)
     list(run.train())
@@ -124,10 +130,16 @@ def test_weights_of_another_task_are_refused(name, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@ALL
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "float32") for name in EXTENSIONS),
+        *((name, "bfloat16") for name in EXTENSIONS if name not in RIVALS),
+    ],
+)
 def test_a_run_on_a_gpu_reports_resumes_and_is_saved(name, precision, tmp_path):
-    settings = {"on": "cuda", "train__precision": precision, "train__average_decay": 0.9}
+    decay = 0.0 if name in RIVALS else 0.9
+    settings = {"on": "cuda", "train__precision": precision, "train__average_decay": decay}
     run = start_extension(name, **settings)
     (first, *others) = run.train()
     assert all(math.isfinite(value) for value in first.metrics().values())
