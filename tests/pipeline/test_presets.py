@@ -23,8 +23,8 @@ def test_presets_are_those_that_are_known():
     assert PRESETS == [
         *("cifar10", "cifar10_conv", "cifar10_conv_quick", "cifar10_quick", "conditional"),
         *("dbm", "dbn", "fashion_mnist", "gsn", "inference", "learned_prior", "mnist"),
-        *("priors", "quick", "semi_supervised", "shared_conditional", "stacked_cae", "tfd"),
-        *("tfd_prior", "vae"),
+        *("priors", "quick", "semi_supervised", "shared_conditional", "stacked_cae"),
+        *("table1", "tfd", "tfd_prior", "vae"),
     ]
 
 

@@ -1,0 +1,353 @@
+"""`gan paper`.  Kinds: contract of a part, the page, end to end with interruption."""
+
+import json
+import os
+import re
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gan.errors import ConfigError, DatasetError
+from pipeline.errors import PipelineError
+from pipeline.paper import make
+from pipeline.paper.deviations import DEVIATIONS
+from pipeline.paper.difficulties import MODELS, OPERATIONS
+from pipeline.paper.faces import recipe
+from pipeline.paper.make import FACTS, PAGE, Files, write_paper
+from pipeline.paper.page import Left, Number, Row, number_of, render_paper
+from pipeline.paper.parts import FAILURE, RESULT, Part, do, subject_part
+from pipeline.paper.subjects import SUBJECTS, Subject
+from tests.pipeline.commands import gan_process, parse, spawn
+from tests.pipeline.tiny_run import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
+ANYWHERE = {"data.root": "images"}
+
+
+def where(subject):
+    return {} if subject.data == "mnist" else ANYWHERE
+
+
+# Subjects
+
+
+@pytest.mark.parametrize("budget", ["quick", "full"])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: s.name)
+def test_the_command_of_a_subject_is_one_that_trains_it(subject, budget):
+    config = subject.config(budget, seed=2, where=where(subject))
+    name, options = parse(subject.command(budget, seed=2, where=where(subject)))
+    assert (name, options["source"]) == ("train", subject.preset_of(budget))
+    from pipeline.settings import resolve
+
+    assert resolve(options["source"], options["assignments"]) == config
+    assert (config.base.seed, config.base.data.dataset) == (2, subject.data)
+    assert (ROOT / subject.code).exists()
+    assert all(1 <= number <= len(DEVIATIONS) for number in subject.deviations)
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: s.name)
+def test_the_quick_budget_says_where_it_cut(subject):
+    quick, full = (subject.config(b, seed=0, where=where(subject)) for b in ("quick", "full"))
+    assert f"{quick.base.train.n_steps:,} of {full.base.train.n_steps:,} updates" in subject.cut()
+    assert quick.base.train.n_steps < full.base.train.n_steps
+    assert list(subject.seeds("quick")) == [0]
+    assert (f"1 of {len(subject.seeds('full'))} seeds" in subject.cut()) == (subject.n_seeds > 1)
+
+
+def test_the_faces_are_of_the_released_recipe():
+    first, second = recipe("faces.mat", is_small=False, settings={"seed": 3})
+    assert first.generator.hidden == (8000, 8000)
+    assert second.learned_prior.hidden == (8000,)
+    assert {first.seed, second.seed} == {3}
+
+
+# Parts
+
+
+def part(work, **settings):
+    return Part(name="one-0", work=work, settings=settings)
+
+
+def test_a_part_is_done_once(tmp_path):
+    calls = []
+
+    def work(folder):
+        calls.append(folder)
+        (folder / "samples.png").write_bytes(PNG)
+        return {"scores": {"parzen_ll": [1.0, 0.5]}}
+
+    one = part(work, seed=0)
+    assert one.result(tmp_path) is None
+    first = do(one, tmp_path)
+    assert do(one, tmp_path) == first == one.result(tmp_path)
+    assert len(calls) == 1
+    assert {p.name for p in one.folder(tmp_path).iterdir()} == {RESULT, "samples.png"}
+    assert part(work, seed=1).result(tmp_path) is None
+
+
+@pytest.mark.parametrize("error", [DatasetError("no images"), PipelineError("training failed")])
+def test_what_a_person_can_act_on_is_told_and_tried_again(tmp_path, error):
+    def fail(folder):
+        raise error
+
+    assert do(part(fail), tmp_path) == {FAILURE: str(error)}
+    assert list(tmp_path.rglob("*")) == []
+    assert "seconds" in do(part(lambda folder: {}), tmp_path)
+
+
+def test_a_part_that_is_cut_off_leaves_nothing(tmp_path):
+    def stop(folder):
+        (folder / "half.png").write_bytes(PNG)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do(part(stop), tmp_path)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_parts_of_other_settings_seeds_and_budgets_lie_apart(tmp_path):
+    subject = SUBJECTS[0]
+    folders = {
+        subject_part(subject, budget, seed=seed, where={}).folder(tmp_path)
+        for budget in ("quick", "full")
+        for seed in (0, 1)
+    }
+    assert len(folders) == 4
+
+
+# Numbers
+
+
+def runs(*values, score="parzen_ll"):
+    return [{"scores": {score: [value, 2.0]}} for value in values]
+
+
+def test_the_error_of_one_seed_is_over_images_and_of_several_over_seeds():
+    assert number_of(runs(225.0), "parzen_ll") == Number(mean=225.0, error=2.0, n_seeds=1)
+    several = number_of(runs(1.0, 2.0, 3.0), "parzen_ll")
+    assert several == Number(mean=2.0, error=pytest.approx(3**-0.5), n_seeds=3)
+    assert number_of(runs(1.0), "frechet_distance") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (Number(mean=-2057.04, error=26.0, n_seeds=1), "−2,057.0 ± 26.0"),
+        (Number(mean=7.854, error=0.123, n_seeds=1), "7.85 ± 0.12"),
+        (Number(mean=0.215, error=None, n_seeds=1), "0.21"),
+    ],
+)
+def test_numbers_read_as_people_write_them(number, text):
+    assert str(number) == text
+
+
+# The page
+
+
+def a_page(budget="quick", *, subjects=SUBJECTS, left=(), faces=True, failed=()):
+    rows, results, pictures = [], {"theory": {"claims": [], "sections": []}}, {}
+    for subject in subjects:
+        names = [f"{subject.name}-{seed}" for seed in subject.seeds(budget)]
+        for name in names:
+            results[name] = {
+                "scores": {"parzen_ll": [225.0, 2.0], "parzen_sigma": [0.167, None]},
+                "refused_by": None if budget == "quick" else ["not_smoothed"],
+                "step": 100,
+                "run_id": "0" * 32,
+                "seconds": 60.0,
+            }
+            kinds = ("samples", "nearest", "straight")
+            pictures |= {f"{name}/{kind}": PNG for kind in kinds}
+        rows.append(Row(subject=subject, parts=names, command=f"gan train {subject.preset}"))
+    if faces:
+        fold = {"parzen_ll_test": 1360.0}
+        stage = {"folds": [fold] * 5, "mean_and_error": [1360.0, 5.0]}
+        results["faces"] = {
+            "notice": "200 unlabelled images stand in",
+            "is_small": budget == "quick",
+            "n_steps": [2500, 1000],
+            "stages": [stage, stage],
+        }
+        pictures |= {f"faces/{number}-faces": PNG for number in (0, 1)}
+    for name in failed:
+        results[name] = {FAILURE: "a <cause>"}
+    return render_paper(rows, results, budget=budget, left=left, pictures=pictures)
+
+
+@pytest.mark.parametrize("budget", ["quick", "full"])
+def test_the_page_stands_alone_and_each_of_its_links_leads_somewhere(budget):
+    page = a_page(budget)
+    outside = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)
+    assert outside == []
+    anchors = re.findall(r'id="([^"]*)"', page)
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(anchors)
+
+
+def test_each_cell_of_table_2_leads_to_what_shows_it_and_each_file_is_there():
+    page = a_page()
+    table = page[page.index('<section id="table-2">') : page.index('<section id="deviations">')]
+    cells = [cell for cells in OPERATIONS.values() for cell in cells]
+    assert table.count('<a href="#') == len(cells) == len(MODELS) * len(OPERATIONS) == 20
+    for cell in cells:
+        file = cell.shown_by.rsplit(": ", 1)[-1]
+        assert file == "gan/evaluation" or (ROOT / file).exists()
+
+
+def test_a_row_that_was_left_out_has_no_link():
+    few = [s for s in SUBJECTS if s.data == "mnist"]
+    left = [Left(title="CIFAR-10", reason="its files were not named: --cifar10 DIR")]
+    page = a_page(subjects=few, left=left, faces=False)
+    assert "CIFAR-10 is left out: its files were not named: --cifar10 DIR." in page
+    assert "gan/conv_nets.py <small>(left out here)</small>" in page
+    assert "given out on request only" in page
+
+
+def test_the_quick_page_says_what_was_cut_and_the_full_one_what_the_checks_say():
+    quick, full = a_page("quick"), a_page("full")
+    for subject in SUBJECTS:
+        assert f"{subject.title}: {subject.cut()}." in quick
+    assert "not taken" in quick
+    assert "This is the quick budget" in quick
+    assert "This is the quick budget" not in full
+    assert "refused: not_smoothed" in full
+    assert 'id="missing"' not in full
+
+
+def test_a_part_that_failed_is_named_with_its_cause():
+    page = a_page(failed=["vae-0", "faces"])
+    assert "vae-0 failed: a &lt;cause&gt;" in page
+    assert "faces failed: a &lt;cause&gt;" in page
+
+
+def test_a_stand_in_for_the_faces_is_said_to_be_one():
+    page = a_page()
+    assert "200 unlabelled images stand in." in page
+    assert "<small>not comparable</small>" in page
+
+
+def test_readme_has_the_same_deviations():
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("## Deviations") : readme.index("## Develop")]
+    items = re.split(r"\n(?=\d+\. )", section)[1:]
+    texts = [" ".join(re.sub(r"^\d+\. ", "", item).split()) for item in items]
+    assert texts == list(DEVIATIONS)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"cifar10": Path("nowhere")}, "--cifar10: there is no nowhere"),
+        ({"fashion_mnist": Path("nowhere")}, "--fashion-mnist: there is no nowhere"),
+        ({"faces": Path("nowhere.mat")}, "--tfd: there is no nowhere.mat"),
+        ({"faces": Path(__file__)}, "--tfd must be a .mat file"),
+    ],
+)
+def test_files_that_are_not_there_are_refused_at_once(files, problem):
+    with pytest.raises(DatasetError, match=re.escape(problem)):
+        Files(**files).require()
+
+
+def test_a_budget_is_quick_or_full():
+    from pipeline.cli import _budget
+
+    with pytest.raises(ConfigError, match="--budget must be quick or full, got long"):
+        _budget("long")
+
+
+# End to end
+
+
+def tiny_subjects(folder, images):
+    import yaml
+
+    settings = SETTINGS | {"base": SETTINGS["base"] | {"data": images}}
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump(settings | {"name": "paper-tiny"}))
+    return [
+        Subject(
+            name=name,
+            title=name.title(),
+            preset=str(file),
+            data="mnist",
+            quick={"train.n_steps": 20, "evaluation.score_every": 20, "train.batch_size": size},
+            n_seeds=2,
+            panel="a",
+            code="gan/algorithm1.py",
+        )
+        for name, size in (("first", 20), ("second", 30))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.mlflow
+@pytest.mark.parametrize("budget", ["quick", "full"])
+def test_a_page_is_made_kept_and_logged(budget, tmp_path, mlflow_tables, monkeypatch):
+    from mlflow import MlflowClient
+
+    from tests.pipeline.tiny_run import write_images
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(mlflow_tables.read_bytes())
+    write_images(tmp_path)
+    images = SETTINGS["base"]["data"] | {
+        "dataset": str(tmp_path / "train.npz"),
+        "test_path": str(tmp_path / "test.npz"),
+    }
+    monkeypatch.setattr(make, "SUBJECTS", tiny_subjects(tmp_path, images))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    told = []
+    write = partial(write_paper, Path("out"), budget, Files(), n_workers=2, tell=told.append)
+    result = write()
+    n_parts = 1 + 2 * (1 if budget == "quick" else 2)
+    assert result["parts"] == n_parts
+    assert sum("done in" in line for line in told) == n_parts
+    page = Path(result["page"]).read_text()
+    facts = json.loads((tmp_path / "out" / FACTS).read_text())
+    score, error = facts["parts"]["first-0"]["scores"]["parzen_ll"]
+    if budget == "quick":
+        assert str(Number(mean=score, error=error, n_seeds=1)) in page
+    run = MlflowClient().get_run(result["run_id"])
+    assert run.data.metrics["first-0_parzen_ll"] == pytest.approx(score)
+    assert {f.path for f in MlflowClient().list_artifacts(result["run_id"])} == {PAGE, FACTS}
+    told.clear()
+    write()
+    assert [line.split()[-1] for line in told] == ["kept"] * n_parts
+    assert (tmp_path / "out" / PAGE).read_text() == page
+
+
+@pytest.mark.slow
+@pytest.mark.mlflow
+def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(tmp_path, mlflow_tables):
+    (tmp_path / "mlflow.db").write_bytes(mlflow_tables.read_bytes())
+    process = spawn("paper", "-o", "out", "--workers", "2", cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/runs/train-*/trials/0000")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.5)
+        time.sleep(3)
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert err.splitlines()[-1].endswith("stopped: the same command goes on")
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_usage_error_is_one_line(tmp_path):
+    answer = gan_process("paper", "--tfd", "nowhere.mat", cwd=tmp_path)
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err.splitlines() == ["error: --tfd: there is no nowhere.mat"]
+    assert list(tmp_path.iterdir()) == []
