@@ -210,7 +210,7 @@ def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
         for child in multiprocessing.active_children():
             child.terminate()
         if isinstance(error, KeyboardInterrupt):
-            raise SweepInterrupted("stopped: the same command goes on") from None
+            raise SweepInterrupted("stopped") from None
         raise
     pool.shutdown()
 

@@ -9,8 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
+from mlflow import MlflowClient
 
+from gan.datasets.splits import load_test, load_train_valid
 from gan.errors import ConfigError, DatasetError
+from gan.randomness import stream_seed
+from gan.run import score_samples, unit_pixels
+from gan.tasks import load_sampler
+from pipeline.cli import _budget
 from pipeline.errors import PipelineError
 from pipeline.paper import make
 from pipeline.paper.deviations import DEVIATIONS
@@ -20,8 +27,9 @@ from pipeline.paper.make import FACTS, PAGE, Files, write_paper
 from pipeline.paper.page import Left, Number, Row, number_of, render_paper
 from pipeline.paper.parts import FAILURE, RESULT, Part, do, subject_part
 from pipeline.paper.subjects import SUBJECTS, Subject
+from pipeline.settings import resolve
 from tests.pipeline.commands import gan_process, parse, spawn
-from tests.pipeline.tiny_run import SETTINGS
+from tests.pipeline.tiny_run import SETTINGS, write_images
 
 ROOT = Path(__file__).parents[2]
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
@@ -41,8 +49,6 @@ def test_the_command_of_a_subject_is_one_that_trains_it(subject, budget):
     config = subject.config(budget, seed=2, where=where(subject))
     name, options = parse(subject.command(budget, seed=2, where=where(subject)))
     assert (name, options["source"]) == ("train", subject.preset_of(budget))
-    from pipeline.settings import resolve
-
     assert resolve(options["source"], options["assignments"]) == config
     assert (config.base.seed, config.base.data.dataset) == (2, subject.data)
     assert (ROOT / subject.code).exists()
@@ -227,7 +233,7 @@ def test_a_part_that_failed_is_named_with_its_cause():
 def test_a_stand_in_for_the_faces_is_said_to_be_one():
     page = a_page()
     assert "200 unlabelled images stand in." in page
-    assert "<small>not comparable</small>" in page
+    assert "<br><small>not comparable</small>" in page
 
 
 def test_readme_has_the_same_deviations():
@@ -256,8 +262,6 @@ def test_files_that_are_not_there_are_refused_at_once(files, problem):
 
 
 def test_a_budget_is_quick_or_full():
-    from pipeline.cli import _budget
-
     with pytest.raises(ConfigError, match="--budget must be quick or full, got long"):
         _budget("long")
 
@@ -266,8 +270,6 @@ def test_a_budget_is_quick_or_full():
 
 
 def tiny_subjects(folder, images):
-    import yaml
-
     settings = SETTINGS | {"base": SETTINGS["base"] | {"data": images}}
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(settings | {"name": "paper-tiny"}))
@@ -286,14 +288,9 @@ def tiny_subjects(folder, images):
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.mlflow
-@pytest.mark.parametrize("budget", ["quick", "full"])
-def test_a_page_is_made_kept_and_logged(budget, tmp_path, mlflow_tables, monkeypatch):
-    from mlflow import MlflowClient
-
-    from tests.pipeline.tiny_run import write_images
-
+@pytest.fixture
+def place(tmp_path, mlflow_tables, monkeypatch):
+    """A working folder with images and a store, whose subjects are two tiny GANs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(mlflow_tables.read_bytes())
     write_images(tmp_path)
@@ -303,29 +300,56 @@ def test_a_page_is_made_kept_and_logged(budget, tmp_path, mlflow_tables, monkeyp
     }
     monkeypatch.setattr(make, "SUBJECTS", tiny_subjects(tmp_path, images))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    told = []
-    write = partial(write_paper, Path("out"), budget, Files(), n_workers=2, tell=told.append)
-    result = write()
-    n_parts = 1 + 2 * (1 if budget == "quick" else 2)
-    assert result["parts"] == n_parts
-    assert sum("done in" in line for line in told) == n_parts
-    page = Path(result["page"]).read_text()
-    facts = json.loads((tmp_path / "out" / FACTS).read_text())
-    score, error = facts["parts"]["first-0"]["scores"]["parzen_ll"]
-    if budget == "quick":
-        assert str(Number(mean=score, error=error, n_seeds=1)) in page
-    run = MlflowClient().get_run(result["run_id"])
-    assert run.data.metrics["first-0_parzen_ll"] == pytest.approx(score)
-    assert {f.path for f in MlflowClient().list_artifacts(result["run_id"])} == {PAGE, FACTS}
-    told.clear()
-    write()
-    assert [line.split()[-1] for line in told] == ["kept"] * n_parts
-    assert (tmp_path / "out" / PAGE).read_text() == page
+    return tmp_path
 
 
 @pytest.mark.slow
 @pytest.mark.mlflow
-def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(tmp_path, mlflow_tables):
+def test_a_quick_part_has_the_parzen_score_of_the_test_images_and_pictures(place):
+    subject = make.SUBJECTS[0]
+    one = subject_part(subject, "quick", seed=0, where={})
+    result = do(one, place / "parts")
+    assert result["step"] == 20
+    assert set(result["scores"]) == {"parzen_ll", "parzen_sigma", "frechet_distance"}
+    pictures = {picture.stem for picture in one.folder(place / "parts").rglob("*.png")}
+    assert pictures == {"samples", "nearest", "straight", "spherical"}
+    (saved,) = place.glob("runs/paper-tiny/runs/train-*/generator")
+    config = subject.config("quick", seed=0)
+    samples = (
+        load_sampler(saved)
+        .sampler()
+        .sample(config.base.evaluation.n_samples, seed=stream_seed(0, "evaluate") % 2**31)
+    )
+    test, valid = unit_pixels(load_test(config.base.data)), load_train_valid(config.base.data)[1]
+    cfg = config.base.evaluation
+    expected = score_samples(samples, test, valid=unit_pixels(valid), cfg=cfg)
+    assert result["scores"]["parzen_ll"][0] == pytest.approx(expected.mean)
+
+
+@pytest.mark.slow
+@pytest.mark.mlflow
+def test_a_page_is_made_kept_and_logged(place):
+    told = []
+    write = partial(write_paper, Path("out"), "full", Files(), n_workers=2, tell=told.append)
+    result = write()
+    assert (result["parts"], sum("done in" in line for line in told)) == (5, 5)
+    page = Path(result["page"]).read_text()
+    facts = json.loads((place / "out" / FACTS).read_text())
+    scores = [facts["parts"][f"first-{seed}"]["scores"]["parzen_ll"][0] for seed in (0, 1)]
+    assert scores[0] != scores[1]
+    assert str(number_of([facts["parts"][f"first-{s}"] for s in (0, 1)], "parzen_ll")) in page
+    run = MlflowClient().get_run(result["run_id"])
+    assert run.data.metrics["first-0_parzen_ll"] == pytest.approx(scores[0])
+    assert {f.path for f in MlflowClient().list_artifacts(result["run_id"])} == {PAGE, FACTS}
+    told.clear()
+    write()
+    assert [line.split()[-1] for line in told] == ["kept"] * 5
+    assert (place / "out" / PAGE).read_text() == page
+
+
+@pytest.mark.slow
+@pytest.mark.mlflow
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path, mlflow_tables):
     (tmp_path / "mlflow.db").write_bytes(mlflow_tables.read_bytes())
     process = spawn("paper", "-o", "out", "--workers", "2", cwd=tmp_path)
     try:
@@ -338,9 +362,13 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(tmp_path, mlflow_
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert err.splitlines()[-1].endswith("stopped: the same command goes on")
+        goes_on = "`gan paper -o out --workers 2` goes on from there"
+        assert err.splitlines()[-1] == f"error: stopped; what was finished stays, and {goes_on}"
+        deadline = time.monotonic() + 10
         with pytest.raises(ProcessLookupError):
-            os.killpg(process.pid, 0)
+            while time.monotonic() < deadline:
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
