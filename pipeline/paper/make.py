@@ -132,7 +132,7 @@ def write_paper(
 
 
 def _plan(budget: Budget, files: Files) -> tuple[list[Row], list[Part]]:
-    """The rows of the page, each with the names of its parts, and the parts, longest first."""
+    """The rows of the page, each with the names of its parts; the parts by seed, longest first."""
     rows, parts = [], [theory_part(seed=0)]
     for subject in SUBJECTS:
         where = files.where(subject.data)
@@ -146,8 +146,12 @@ def _plan(budget: Budget, files: Files) -> tuple[list[Row], list[Part]]:
     if files.faces is not None:
         parts.append(faces_part(files.faces.expanduser().absolute(), budget, seed=0))
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
-    parts.sort(key=lambda part: rank.get(part.name.rsplit("-", 1)[0], len(rank)))
-    return rows, parts
+
+    def order(part: Part) -> tuple[int, int]:
+        name, _, seed = part.name.partition("-")
+        return int(seed or 0), rank.get(name, len(rank))
+
+    return rows, sorted(parts, key=order)
 
 
 def _left_out(files: Files) -> list[Left]:
