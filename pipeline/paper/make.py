@@ -29,7 +29,8 @@ PAGE, FACTS, PARTS = "paper.html", "paper.json", "parts"
 EXPERIMENT = "paper"
 MOST_WORKERS = 4
 """Each holds images, nets and distances of 10,000 samples: some 2 GB."""
-LONGEST_FIRST = ("theory", "cifar10_conv", "cifar10", "faces", "fashion_mnist")
+LONG = ("cifar10_conv", "cifar10", "faces", "theory", "fashion_mnist")
+"""Parts that take the longest in their budget, the longest first."""
 OPTIONS: dict[Data, str] = {"fashion_mnist": "--fashion-mnist", "cifar10": "--cifar10"}
 
 Tell = Callable[[str], None]
@@ -132,7 +133,7 @@ def write_paper(
 
 
 def _plan(budget: Budget, files: Files) -> tuple[list[Row], list[Part]]:
-    """The rows of the page, each with the names of its parts; the parts by seed, longest first."""
+    """The rows of the page, each with the names of its parts; and the parts, in order."""
     rows, parts = [], [theory_part(seed=0)]
     for subject in SUBJECTS:
         where = files.where(subject.data)
@@ -145,11 +146,13 @@ def _plan(budget: Budget, files: Files) -> tuple[list[Row], list[Part]]:
             parts += of_row
     if files.faces is not None:
         parts.append(faces_part(files.faces.expanduser().absolute(), budget, seed=0))
-    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    is_full = budget == "full"
+    rank = {name: len(LONG) - number for number, name in enumerate(LONG)}
 
     def order(part: Part) -> tuple[int, int]:
+        """Minutes: the longest first, so that no process waits for it; days: Table 1 first."""
         name, _, seed = part.name.partition("-")
-        return int(seed or 0), rank.get(name, len(rank))
+        return rank.get(name, 0) * (1 if is_full else -1), int(seed or 0)
 
     return rows, sorted(parts, key=order)
 

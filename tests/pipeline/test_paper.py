@@ -125,6 +125,19 @@ def test_parts_of_other_settings_seeds_and_budgets_lie_apart(tmp_path):
     assert len(folders) == 4
 
 
+@pytest.mark.parametrize(("budget", "first", "last"), [("quick", 5, 0), ("full", 0, 5)])
+def test_the_quick_budget_begins_with_the_longest_and_the_full_one_with_table_1(
+    budget, first, last
+):
+    files = Files(fashion_mnist=Path("f"), cifar10=Path("c"), faces=Path("f.mat"))
+    names = [part.name.partition("-")[0] for part in make._plan(budget, files)[1]]
+    long = set(make.LONG)
+    assert set(names[:first]) == (long if first else set())
+    assert set(names[len(names) - last :]) == (long if last else set())
+    mnist = [s for s in SUBJECTS if s.data == "mnist"]
+    assert len(names) == len(long) + len(mnist) * (3 if budget == "full" else 1)
+
+
 # Numbers
 
 
