@@ -12,6 +12,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from gan.files import write_atomically
+from gan.losses import GENERATOR_LOSSES
 from gan.one_dimension import BANDWIDTH, Figure1, figure1
 from gan.randomness import stream
 from gan.theory import (
@@ -40,6 +41,8 @@ N_TABLE, N_TABLE_STEPS = 12, 400
 COLLAPSE_STEPS = (0, 50, 200, 800)
 """Updates of p_g, at which its collapse against a D that stays is shown."""
 N_RANDOM = 1_000
+REJECTED = 1e-4
+"""D(G(z)) of samples that D is sure of."""
 
 Kind = Literal["exact", "trained"]
 
@@ -107,7 +110,14 @@ def hold_theory(seed: int) -> tuple[list[Claim], list[Section]]:
     Args:
         seed: of random distributions and of the GAN of one pixel.
     """
-    parts = [_discriminator(), _criterion(seed), _convergence(seed), _helvetica(), _figure1(seed)]
+    parts = [
+        _saturation(),
+        _discriminator(),
+        _criterion(seed),
+        _convergence(seed),
+        _helvetica(),
+        _figure1(seed),
+    ]
     return [claim for part, _ in parts for claim in part], [section for _, section in parts]
 
 
@@ -147,6 +157,30 @@ Part = tuple[list[Claim], Section]
 def _grid() -> tuple[Tensor, float]:
     x = torch.linspace(-8, 8, 1_601, dtype=torch.float64)
     return x, (x[1] - x[0]).item()
+
+
+def _saturation() -> Part:
+    logit = torch.logit(torch.tensor(REJECTED, dtype=torch.float64)).requires_grad_()
+    steps = {
+        name: torch.autograd.grad(loss(logit[None]), logit)[0].abs().item()
+        for name, loss in GENERATOR_LOSSES.items()
+    }
+    claims = [
+        Claim(
+            text=f"Where D rejects samples, D(G(z)) = {REJECTED:g}, the gradient of "
+            "log(1 - D(G(z))) in D's logit is a small share of that of -log D(G(z))",
+            source="section 3",
+            measured=steps["minimax"] / steps["non_saturating"],
+            low=0,
+            high=10 * REJECTED,
+            kind="exact",
+        )
+    ]
+    text = (
+        "Early in training D tells samples apart with ease. The loss of equation 1 then "
+        "saturates, and G learns next to nothing; the other one, of the same game, does not."
+    )
+    return claims, Section(title="What G learns from early on", text=text, drawings=[])
 
 
 def _discriminator() -> Part:
@@ -326,7 +360,8 @@ def _figure1(seed: int) -> Part:
         svg=figures.four_panels(found),
         alt="Four panels: near convergence; D trained alone; G following D; the end of training.",
         caption="D (dashed), data (dotted) and p_g (solid); arrows lead from evenly spaced z, "
-        "below, to x = G(z). Where they crowd, p_g is high.",
+        "below, to x = G(z). Where they crowd, p_g is high. In (c) G has gone where D was "
+        "highest, and past the data: D follows in turn.",
     )
     text = (
         f"Images of one pixel, data N(0.5, 0.15), z uniform on a line, {found.converged.step:,} "

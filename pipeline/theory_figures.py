@@ -126,7 +126,7 @@ def _draw(above: Any, below: Any, moment: Moment) -> None:
     above.plot(moment.x, moment.p_data, color=INK, ls=":", lw=1.8, label="p_data")
     above.plot(moment.x, moment.p_g, color=GREEN, lw=1.8, label="p_g")
     # On its own scale, 0 to 1 over the height of the panel, as the paper draws it.
-    above.plot(moment.x, moment.D * top, color=BLUE, ls="--", lw=1.8, label="D, to the top 1")
+    above.plot(moment.x, moment.D * top, color=BLUE, ls="--", lw=1.8, label="D, 1 at the top")
     above.set(xlim=(0, 1), ylim=(0, top), xticklabels=[], yticks=[])
     z = moment.z / moment.z.abs().max() / 2 + 0.5
     for i in torch.linspace(0, len(z) - 1, N_LINES).long():

@@ -68,7 +68,7 @@ OPERATIONS: dict[str, tuple[Cell, Cell, Cell, Cell]] = {
         ),
         Cell(
             "An approximation that is learned.",
-            "subject-gan",
+            "claim-inference",
             "the extension inference, a net from x to z: gan/extensions/inference",
         ),
     ),
@@ -97,12 +97,12 @@ OPERATIONS: dict[str, tuple[Cell, Cell, Cell, Cell]] = {
     "Evaluating p(x)": (
         Cell(
             "Intractable; annealed importance sampling comes near.",
-            "table-1",
+            "claim-ais",
             "gan evaluate --ais on a decoder: gan/evaluation/ais.py",
         ),
         Cell(
             "Intractable; annealed importance sampling comes near.",
-            "table-1",
+            "subject-dbm",
             "partition functions by enumeration, in tests of small nets: gan/baselines/rbm.py",
         ),
         Cell(

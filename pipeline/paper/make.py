@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,17 +18,18 @@ import torch
 from gan.config import DataConfig
 from gan.datasets.splits import load_test, load_train_valid
 from gan.errors import DatasetError
-from gan.files import write_atomically
+from gan.files import try_lock, write_atomically
 from pipeline.errors import PipelineError
-from pipeline.paper.page import Left, Row, render_paper
+from pipeline.paper.page import LeftOut, Row, render_paper
 from pipeline.paper.parts import FAILURE, Part, begin, do, faces_part, subject_part, theory_part
 from pipeline.paper.subjects import SUBJECTS, Budget, Data, Settings
+from pipeline.theory import Claim
 from tuning.errors import SweepInterrupted
 from tuning.tracking import log_evaluation, prepare_store, tracking_uri
 
-PAGE, FACTS, PARTS = "paper.html", "paper.json", "parts"
+PAGE, FACTS, PARTS, LOCK = "paper.html", "paper.json", "parts", ".lock"
 EXPERIMENT = "paper"
-MOST_WORKERS = 4
+MOST_WORKERS = 8
 """Each holds images, nets and distances of 10,000 samples: some 2 GB."""
 LONG = ("cifar10_conv", "cifar10", "faces", "theory", "fashion_mnist")
 """Parts that take the longest in their budget, the longest first."""
@@ -35,6 +37,7 @@ OPTIONS: dict[Data, str] = {"fashion_mnist": "--fashion-mnist", "cifar10": "--ci
 
 Tell = Callable[[str], None]
 Results = dict[str, dict[str, Any]]
+"""By name of the part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +66,13 @@ class Files:
         return {"data.root": str(folder.expanduser().absolute())}
 
     def require(self) -> None:
-        """Refuse what is not there, before hours go by; download what may be.
+        """Refuse what cannot be read, before hours go by; download what may be.
 
         Raises:
             DatasetError: naming the option; or files are of another set, or cannot be downloaded.
         """
+        if self.download and self.fashion_mnist is None and self.cifar10 is None:
+            raise DatasetError("--download needs a folder to fill: --fashion-mnist or --cifar10")
         named = {"--tfd": self.faces}
         if not self.download:
             named |= {"--fashion-mnist": self.fashion_mnist, "--cifar10": self.cifar10}
@@ -76,12 +81,16 @@ class Files:
                 raise DatasetError(f"{option}: there is no {path}")
         if self.faces is not None and self.faces.suffix != ".mat":
             raise DatasetError(f"--tfd must be a .mat file, got {self.faces}")
-        if self.download:  # not by several processes at once
-            for data in OPTIONS:
-                if (where := self.where(data)) is not None:
-                    config = DataConfig(dataset=data, root=where["data.root"], download=True)
-                    load_train_valid(config)
-                    load_test(config)
+        read = [
+            DataConfig(dataset=data, root=where["data.root"], download=self.download)
+            for data in OPTIONS
+            if (where := self.where(data)) is not None
+        ]
+        if self.faces is not None:
+            read.append(DataConfig(dataset=str(self.faces.expanduser().absolute())))
+        for config in read:  # a download, too, is not for several processes at once
+            load_train_valid(config)
+            load_test(config)
 
 
 def write_paper(
@@ -100,19 +109,43 @@ def write_paper(
         What came out, by name.
 
     Raises:
-        DatasetError: a file that was named is not there.
-        PipelineError: parts failed; the page is written, and names them.
+        DatasetError: a file that was named is not there, or cannot be read.
+        PipelineError: another process is at work on the folder; or parts failed, or a claim of the
+            theory does not hold: then the page is written, and says so.
         SweepInterrupted: by Ctrl-C; called again, it goes on.
         TrackingError: MLflow's store cannot be used.
     """
     files.require()
+    folder = folder.absolute()
+    with _locked(folder):
+        return _write_paper(folder, budget, files, n_workers=n_workers, tell=tell)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone at work on the folder, without what an earlier process was cut off in."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a")
+    except OSError as error:
+        raise PipelineError(f"{folder} cannot be written: {error.strerror or error}") from error
+    with file:
+        if not try_lock(file.fileno()):
+            raise PipelineError(f"another process is at work on {folder}")
+        for scratch in (folder / PARTS).glob(".*"):
+            shutil.rmtree(scratch)
+        yield
+
+
+def _write_paper(
+    folder: Path, budget: Budget, files: Files, *, n_workers: int | None, tell: Tell
+) -> dict[str, Any]:
     uri = tracking_uri()
     prepare_store(uri, EXPERIMENT)  # before several processes would make one
-    folder = folder.absolute()
     rows, parts = _plan(budget, files)
     results = _do_all(parts, folder / PARTS, n_workers or _n_workers(len(parts)), tell)
     pictures = {
-        f"{part.name}/{picture.stem}": picture.read_bytes()
+        f"{part.name}/{picture.parent.name}/{picture.stem}": picture.read_bytes()
         for part in parts
         for picture in sorted(part.folder(folder / PARTS).rglob("*.png"))
     }
@@ -123,12 +156,11 @@ def write_paper(
     facts = {"budget": budget, "parts": told, "left_out": [vars(one) for one in left]}
     write_atomically(folder / FACTS, json.dumps(facts, indent=2) + "\n")
     run_id = _log(uri, folder, budget, results)
-    failed = [f"{name}: {r[FAILURE]}" for name, r in results.items() if FAILURE in r]
-    if failed:
-        raise PipelineError(
-            f"{len(failed)} of {len(results)} parts failed, which {folder / PAGE} names: "
-            f"{'; '.join(failed)}"
-        )
+    problems = [f"{name}: {r[FAILURE]}" for name, r in results.items() if FAILURE in r]
+    claims = [Claim(**claim) for claim in results["theory"].get("claims", ())]
+    problems += [f"{claim.source} does not hold" for claim in claims if not claim.holds]
+    if problems:
+        raise PipelineError(f"{'; '.join(problems)}: see {folder / PAGE}")
     return {"page": str(folder / PAGE), "parts": len(results), "run_id": run_id}
 
 
@@ -157,15 +189,15 @@ def _plan(budget: Budget, files: Files) -> tuple[list[Row], list[Part]]:
     return rows, sorted(parts, key=order)
 
 
-def _left_out(files: Files) -> list[Left]:
+def _left_out(files: Files) -> list[LeftOut]:
     left = [
-        Left(title=s.title, reason=f"its files were not named: {OPTIONS[s.data]} DIR")
+        LeftOut(title=s.title, reason=f"its files were not named: {OPTIONS[s.data]} DIR")
         for s in SUBJECTS
         if files.where(s.data) is None
     ]
     if files.faces is None:
         reason = "the database is given out on request only: --tfd TFD_48x48.mat"
-        left.append(Left(title="Toronto Face Database", reason=reason))
+        left.append(LeftOut(title="Toronto Face Database", reason=reason))
     return left
 
 
@@ -202,13 +234,12 @@ def _do_all(parts: Sequence[Part], folder: Path, n_workers: int, tell: Tell) -> 
 @contextmanager
 def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that are gone when the block ends, whether or not their parts are done."""
-    n_threads = max(1, (os.cpu_count() or 1) // n_workers)
     pool = ProcessPoolExecutor(
         n_workers,
         # A forked process has the locks of this one's threads, and no way to a GPU.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=begin,
-        initargs=(n_threads,),
+        initargs=(os.getpid(),),
     )
     try:
         yield pool
@@ -223,11 +254,20 @@ def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _log(uri: str, folder: Path, budget: Budget, results: Results) -> str:
-    metrics = {
-        f"{name}_{score}": value
-        for name, result in results.items()
-        for score, (value, _) in result.get("scores", {}).items()
-    }
+    metrics = {}
+    for name, result in results.items():
+        for score, (value, error) in result.get("scores", {}).items():
+            metrics[f"{name}_{score}_test"] = value
+            if error is not None:
+                metrics[f"{name}_{score}_test_se"] = error
+    for number, stage in enumerate(results.get("faces", {}).get("stages", ())):
+        mean, error = stage["mean_and_error"]
+        metrics |= {
+            f"faces-{number}_parzen_ll_test": mean,
+            f"faces-{number}_parzen_ll_test_se": error,
+        }
+    claims = [Claim(**claim) for claim in results["theory"].get("claims", ())]
+    metrics["theory_claims_held"] = sum(claim.holds for claim in claims)
     with tempfile.TemporaryDirectory() as scratch:
         for name in (PAGE, FACTS):
             (Path(scratch) / name).write_bytes((folder / name).read_bytes())

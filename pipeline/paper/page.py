@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from gan.version import __version__
+from pipeline.evaluation import PICTURES
 from pipeline.paper.deviations import DEVIATIONS
 from pipeline.paper.difficulties import MODELS, OPERATIONS
 from pipeline.paper.faces import PAPER as PAPER_FACES
@@ -20,9 +21,25 @@ from pipeline.report_page import REAL_IMAGES, embedded_picture, page_environment
 from pipeline.theory import Claim, Drawing, Section
 
 Results = Mapping[str, Mapping[str, Any]]
+"""By name of the part."""
 
-FIGURES = {"nearest": "Figure 2", "straight": "Figure 3"}
-PANELS = {"a": "MNIST and its like", "c": "CIFAR-10, connected fully", "d": "convolutional"}
+FIGURES = {
+    "nearest": "Figure 2: samples, each with the nearest training image on its right",
+    "straight": "Figure 3: along straight lines in z",
+}
+REAL_FRECHET = 0.42
+"""Distance of 10,000 training images of MNIST from the test images: `frechet_distance_real`."""
+TABLE_1_FACES = (
+    "DBN 1909 ± 66, stacked CAE 2110 ± 50, deep GSN 1890 ± 29, adversarial nets 2057 ± 26"
+)
+EXTENSIONS = {
+    "conditional": "p(x | c): c goes into G and D",
+    "inference": "a net that predicts z given x",
+    "shared_conditional": "one model of all conditionals",
+    "semi_supervised": "features of D, or of that net, where labels are few",
+    "learned_prior": "a better distribution of z during training",
+}
+"""Presets of section 7's five, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +58,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
+class LeftOut:
     """Something that the page does without."""
 
     title: str
@@ -55,12 +72,10 @@ class Number:
     Attributes:
         mean: over seeds.
         error: of one seed the standard error over test images, of several that of the mean.
-        n_seeds: how many.
     """
 
     mean: float
     error: float | None
-    n_seeds: int
 
     def __str__(self) -> str:
         digits = 1 if abs(self.mean) >= 10 else 2
@@ -77,9 +92,9 @@ def number_of(results: Sequence[Mapping[str, Any]], score: str) -> Number | None
         return None
     values = [value for value, _ in found]
     if len(values) == 1:
-        return Number(mean=values[0], error=found[0][1], n_seeds=1)
+        return Number(mean=values[0], error=found[0][1])
     error = statistics.stdev(values) / math.sqrt(len(values))
-    return Number(mean=statistics.fmean(values), error=error, n_seeds=len(values))
+    return Number(mean=statistics.fmean(values), error=error)
 
 
 def render_paper(
@@ -87,7 +102,7 @@ def render_paper(
     results: Results,
     *,
     budget: Budget,
-    left: Sequence[Left],
+    left: Sequence[LeftOut],
     pictures: Mapping[str, bytes],
 ) -> str:
     """The page, which refers to nothing outside itself.
@@ -97,45 +112,56 @@ def render_paper(
         results: by name of the part; see `pipeline.paper.parts.do`.
         budget: how much was trained.
         left: what was left out, and why.
-        pictures: PNG files by `part/picture`.
+        pictures: PNG files by `part/folder/picture`.
     """
     theory = results["theory"]
     claims = [Claim(**claim) for claim in theory.get("claims", ())]
-    models = [_model(row, results, pictures) for row in rows]
+    models = [_model(row, results, pictures, budget) for row in rows]
+    mnist = [model for model in models if model["subject"].data == "mnist"]
+    drawn = [model for model in models if model["subject"].is_drawn and model["pictures"]]
     template = page_environment().get_template("paper.html.j2")
     return template.render(
         budget=budget,
         claims=claims,
         n_held=sum(claim.holds for claim in claims),
         sections=[_section(section) for section in theory.get("sections", ())],
-        mnist=[m for m in models if m["subject"].data == "mnist"],
-        models=models,
-        shown=[m for m in models if m["subject"].panel is not None],
+        mnist=mnist,
+        drawn=drawn,
         faces=_faces(results.get("faces"), pictures),
         paper_faces=PAPER_FACES,
+        table_1_faces=TABLE_1_FACES,
         real_images=REAL_IMAGES,
+        real_frechet=REAL_FRECHET,
         cuts=[(m["subject"].title, m["subject"].cut()) for m in models if budget == "quick"],
+        extensions=EXTENSIONS,
         failures=[(name, r[FAILURE]) for name, r in results.items() if FAILURE in r],
         left=left,
         figures=FIGURES,
         kinds=MODELS,
         operations=OPERATIONS,
-        anchors={f"subject-{m['subject'].name}" for m in models},
+        anchors={f"subject-{m['subject'].name}" for m in (*mnist, *drawn)},
         deviations=[_code(text) for text in DEVIATIONS],
         seconds=sum(r.get("seconds", 0) for r in results.values()),
         version=__version__,
     )
 
 
-def _model(row: Row, results: Results, pictures: Mapping[str, bytes]) -> dict[str, Any]:
-    own = [results[name] for name in row.parts if FAILURE not in results[name]]
+def _model(
+    row: Row, results: Results, pictures: Mapping[str, bytes], budget: Budget
+) -> dict[str, Any]:
+    done = [name for name in row.parts if FAILURE not in results[name]]
+    own = [results[name] for name in done]
     refused = [name for result in own for name in result["refused_by"] or ()]
-    first = row.parts[0]
+    parzen = number_of(own, "parzen_ll")
+    ceiling = REAL_IMAGES.score + 2 * REAL_IMAGES.standard_error
+    folder = f"{done[0]}/{PICTURES}" if done else ""
     return {
         "subject": row.subject,
         "command": row.command,
-        "seeds": ", ".join(name.rsplit("-", 1)[1] for name in row.parts),
-        "parzen": number_of(own, "parzen_ll"),
+        "deviations": row.subject.departs(budget),
+        "seeds": ", ".join(name.rsplit("-", 1)[1] for name in done),
+        "parzen": parzen,
+        "is_smooth": parzen is not None and parzen.mean > ceiling,
         "frechet": number_of(own, "frechet_distance"),
         "sigma": number_of(own, "parzen_sigma"),
         "is_judged": bool(own) and all(result["refused_by"] is not None for result in own),
@@ -143,9 +169,9 @@ def _model(row: Row, results: Results, pictures: Mapping[str, bytes]) -> dict[st
         "step": own[0]["step"] if own else None,
         "runs": [result["run_id"] for result in own],
         "pictures": {
-            name: embedded_picture(name, pictures[f"{first}/{name}"])
-            for name in ("samples", "nearest", "straight")
-            if f"{first}/{name}" in pictures
+            name: embedded_picture(name, pictures[f"{folder}/{name}"])
+            for name in ("samples", *FIGURES)
+            if f"{folder}/{name}" in pictures
         },
     }
 
@@ -159,9 +185,12 @@ def _faces(
         {
             "title": title,
             "n_steps": n_steps,
-            "number": Number(mean=mean, error=error, n_seeds=1),
+            "number": Number(mean=mean, error=error),
             "folds": stage["folds"],
-            "picture": embedded_picture(title, pictures[f"faces/{number}-faces"]),
+            "pictures": {
+                name: embedded_picture(name, pictures[f"faces/{PICTURES}-{number}/{name}"])
+                for name in FIGURES
+            },
         }
         for number, (title, n_steps, stage) in enumerate(
             zip(TITLES, result["n_steps"], result["stages"], strict=True)

@@ -6,6 +6,9 @@ it goes on from its last checkpoint when the same command comes again.
 
 import io
 import json
+import logging
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,19 +19,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gan.config import PipelineConfig, RunConfig, digest, to_dict
+from gan.config import DataConfig, PipelineConfig, RunConfig, digest, to_dict
 from gan.datasets.splits import load_test, load_train_valid
 from gan.datasets.tfd import stand_in_notice
 from gan.errors import GanError
 from gan.evaluation.ais import AisSettings
 from gan.evaluation.features import build_extractor
 from gan.evaluation.frechet import frechet_distance
+from gan.evaluation.suite import Evaluation
 from gan.files import new_folder
 from gan.folds import over_folds, score_folds
 from gan.metric_names import FRECHET_DISTANCE_VALID
 from gan.randomness import stream_seed
 from gan.run import score_samples, unit_pixels
-from gan.sampling import save_png, tile
 from gan.saved_generator import SavedSampler
 from gan.tasks import load_sampler
 from gan.version import __version__
@@ -44,9 +47,12 @@ from pipeline.theory import hold_theory
 from pipeline.training import device_for, train_one
 from tuning.errors import TuningError
 
+logger = logging.getLogger(__name__)
+
 RESULT, FAILURE = "result.json", "failure"
-FACES_PICTURE = "faces.png"
 Work = Callable[[Path], dict[str, Any]]
+Scores = dict[str, tuple[float, float | None]]
+"""By name: value and standard error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +82,7 @@ class Part:
 def do(part: Part, parts: Path) -> dict[str, Any]:
     """The result of a part, which is worked out unless it is kept.
 
-    What a person can act on comes back as a result, too: {FAILURE: one line}, which is not kept.
+    A failure comes back as a result, too, which is not kept: {FAILURE: one line}.
     """
     done = part.result(parts)
     if done is not None:
@@ -88,6 +94,9 @@ def do(part: Part, parts: Path) -> dict[str, Any]:
             (scratch / RESULT).write_text(json.dumps(result, indent=2) + "\n")
     except (GanError, TuningError, PipelineError) as error:
         return {FAILURE: str(error)}
+    except Exception as error:  # a full disk, a GPU without memory: the other parts go on
+        logger.debug("part %s", part.name, exc_info=True)
+        return {FAILURE: f"{type(error).__name__}: {error}".splitlines()[0]}
     return result
 
 
@@ -111,6 +120,7 @@ def subject_part(subject: Subject, budget: Budget, *, seed: int, where: Settings
             "run": to_dict(config.base),
             "objective": config.sweep.objective,
             "is_quick": budget == "quick",
+            "files": _stamps(config.base.data),
             "version": __version__,
         },
     )
@@ -125,6 +135,7 @@ def faces_part(file: Path, budget: Budget, *, seed: int) -> Part:
         settings={
             "part": "faces",
             "stages": [to_dict(stage) for stage in stages],
+            "files": _stamps(stages[0].data),
             "version": __version__,
         },
     )
@@ -152,12 +163,10 @@ def _subject(folder: Path, *, config: PipelineConfig, budget: Budget) -> dict[st
             ais=AisSettings(),
         )
         (folder / "suite" / PICTURES).rename(folder / PICTURES)
-        taken = judged.evaluation.scores.items()
-        scores = {name: (score.value, score.standard_error) for name, score in taken}
+        scores = _scores(judged.evaluation)
         refused_by = [check.name for check in judged.checks if not check.passed]
     return {
-        "step": trained["step"],
-        "best_step": trained["best_step"],
+        "step": int(trained["best_step"]),
         "run_id": trained["run_id"],
         "n_samples": config.base.evaluation.n_samples,
         "scores": scores,
@@ -165,9 +174,19 @@ def _subject(folder: Path, *, config: PipelineConfig, budget: Budget) -> dict[st
     }
 
 
-def _quick_scores(
-    saved: SavedSampler, config: PipelineConfig, folder: Path
-) -> dict[str, tuple[float, float | None]]:
+def _scores(evaluation: Evaluation) -> Scores:
+    """Every score; the error of the Parzen score is that over images alone, as in the paper."""
+    scores: Scores = {
+        name: (score.value, score.standard_error) for name, score in evaluation.scores.items()
+    }
+    parzen = evaluation.details["parzen"]
+    return scores | {
+        "parzen_ll": (scores["parzen_ll"][0], parzen["standard_error_of_images"]),
+        "parzen_sigma": (parzen["sigma"], None),
+    }
+
+
+def _quick_scores(saved: SavedSampler, config: PipelineConfig, folder: Path) -> Scores:
     """The Parzen score, the Fréchet distance where its feature net is at hand, and pictures."""
     run = config.base
     train, valid = load_train_valid(run.data)
@@ -177,7 +196,7 @@ def _quick_scores(
     seed = stream_seed(run.seed, "evaluate") % 2**31
     samples = sampler.sample(run.evaluation.n_samples, seed=seed)
     score = score_samples(samples, test, valid=unit_pixels(valid), cfg=run.evaluation)
-    scores: dict[str, tuple[float, float | None]] = {
+    scores: Scores = {
         "parzen_ll": (score.mean, score.standard_error),
         "parzen_sigma": (score.sigma, None),
     }
@@ -199,9 +218,11 @@ def _faces(folder: Path, *, stages: Sequence[RunConfig], is_small: bool) -> dict
     scored = list(score_folds(stages, device=device))
     by_stage = zip(*(scores for scores, _ in scored), strict=True)
     made = scored[0][1]
+    train = unit_pixels(load_train_valid(stages[0].data)[0]).float()
     for number, saved in enumerate(made):
-        samples = saved.sampler().sample(N_SAMPLES, seed=0)
-        save_png(tile(samples[:50], columns=10), folder / f"{number}-{FACES_PICTURE}")
+        (pictures := folder / f"{PICTURES}-{number}").mkdir()
+        sample_pictures(pictures, saved.sampler().sample(N_SAMPLES, seed=0), train=train)
+        interpolation_pictures(pictures, saved.sampler(), seed=0)
     n_unlabeled = scored[0][0][0].n_unlabeled
     return {
         "notice": stand_in_notice(n_unlabeled),
@@ -217,6 +238,28 @@ def _faces(folder: Path, *, stages: Sequence[RunConfig], is_small: bool) -> dict
     }
 
 
-def begin(n_threads: int) -> None:
-    """Of a process that does parts: how many threads it computes with."""
-    torch.set_num_threads(n_threads)
+def begin(driver: int) -> None:
+    """Of a process that does parts: computes with one thread, and ends with its driver.
+
+    The number of threads decides the order of sums, and so what a GAN becomes.
+
+    Args:
+        driver: id of the process that started it.
+    """
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+
+
+def _end_with(driver: int) -> None:
+    """A driver that is killed cannot tell: what it started would keep the locks of its runs."""
+    while os.getppid() == driver:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _stamps(data: DataConfig) -> list[tuple[str, int, int]]:
+    """Name, size and time of the last change of each file of a data set that is not built in."""
+    path = Path(data.root or data.dataset)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

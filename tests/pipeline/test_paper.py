@@ -1,5 +1,6 @@
 """`gan paper`.  Kinds: contract of a part, the page, end to end with interruption."""
 
+import dataclasses
 import json
 import os
 import re
@@ -24,12 +25,14 @@ from pipeline.paper.deviations import DEVIATIONS
 from pipeline.paper.difficulties import MODELS, OPERATIONS
 from pipeline.paper.faces import recipe
 from pipeline.paper.make import FACTS, PAGE, Files, write_paper
-from pipeline.paper.page import Left, Number, Row, number_of, render_paper
+from pipeline.paper.page import LeftOut, Number, Row, number_of, render_paper
 from pipeline.paper.parts import FAILURE, RESULT, Part, do, subject_part
 from pipeline.paper.subjects import SUBJECTS, Subject
 from pipeline.settings import resolve
+from pipeline.theory import Claim, Drawing, Section
 from tests.pipeline.commands import gan_process, parse, spawn
 from tests.pipeline.tiny_run import SETTINGS, write_images
+from tuning.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
@@ -95,12 +98,20 @@ def test_a_part_is_done_once(tmp_path):
     assert part(work, seed=1).result(tmp_path) is None
 
 
-@pytest.mark.parametrize("error", [DatasetError("no images"), PipelineError("training failed")])
-def test_what_a_person_can_act_on_is_told_and_tried_again(tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DatasetError("no images"), "no images"),
+        (PipelineError("training failed"), "training failed"),
+        (RuntimeError("CUDA out of memory\nTried"), "RuntimeError: CUDA out of memory"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_failure_is_told_and_tried_again(tmp_path, error, told):
     def fail(folder):
         raise error
 
-    assert do(part(fail), tmp_path) == {FAILURE: str(error)}
+    assert do(part(fail), tmp_path) == {FAILURE: told}
     assert list(tmp_path.rglob("*")) == []
     assert "seconds" in do(part(lambda folder: {}), tmp_path)
 
@@ -146,18 +157,18 @@ def runs(*values, score="parzen_ll"):
 
 
 def test_the_error_of_one_seed_is_over_images_and_of_several_over_seeds():
-    assert number_of(runs(225.0), "parzen_ll") == Number(mean=225.0, error=2.0, n_seeds=1)
+    assert number_of(runs(225.0), "parzen_ll") == Number(mean=225.0, error=2.0)
     several = number_of(runs(1.0, 2.0, 3.0), "parzen_ll")
-    assert several == Number(mean=2.0, error=pytest.approx(3**-0.5), n_seeds=3)
+    assert several == Number(mean=2.0, error=pytest.approx(3**-0.5))
     assert number_of(runs(1.0), "frechet_distance") is None
 
 
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        (Number(mean=-2057.04, error=26.0, n_seeds=1), "−2,057.0 ± 26.0"),
-        (Number(mean=7.854, error=0.123, n_seeds=1), "7.85 ± 0.12"),
-        (Number(mean=0.215, error=None, n_seeds=1), "0.21"),
+        (Number(mean=-2057.04, error=26.0), "−2,057.0 ± 26.0"),
+        (Number(mean=7.854, error=0.123), "7.85 ± 0.12"),
+        (Number(mean=0.215, error=None), "0.21"),
     ],
 )
 def test_numbers_read_as_people_write_them(number, text):
@@ -167,20 +178,30 @@ def test_numbers_read_as_people_write_them(number, text):
 # The page
 
 
-def a_page(budget="quick", *, subjects=SUBJECTS, left=(), faces=True, failed=()):
-    rows, results, pictures = [], {"theory": {"claims": [], "sections": []}}, {}
+CLAIM = Claim(text="A", source="Theorem 1", measured=0.0, low=0, high=1, kind="exact")
+SECTION = Section(
+    title="Part",
+    text="Words.",
+    drawings=[Drawing(svg="<svg></svg>", alt="Curves.", caption="Both.")],
+    movie="data:image/gif;base64,",
+)
+THEORY = {"claims": [dataclasses.asdict(CLAIM)], "sections": [dataclasses.asdict(SECTION)]}
+
+
+def a_page(budget="quick", *, subjects=SUBJECTS, left=(), faces=True, failed=(), parzen=225.0):
+    rows, results, pictures = [], {"theory": THEORY}, {}
     for subject in subjects:
         names = [f"{subject.name}-{seed}" for seed in subject.seeds(budget)]
         for name in names:
             results[name] = {
-                "scores": {"parzen_ll": [225.0, 2.0], "parzen_sigma": [0.167, None]},
+                "scores": {"parzen_ll": [parzen, 2.0], "parzen_sigma": [0.167, None]},
                 "refused_by": None if budget == "quick" else ["not_smoothed"],
                 "step": 100,
                 "run_id": "0" * 32,
                 "seconds": 60.0,
             }
             kinds = ("samples", "nearest", "straight")
-            pictures |= {f"{name}/{kind}": PNG for kind in kinds}
+            pictures |= {f"{name}/pictures/{kind}": PNG for kind in kinds}
         rows.append(Row(subject=subject, parts=names, command=f"gan train {subject.preset}"))
     if faces:
         fold = {"parzen_ll_test": 1360.0}
@@ -191,9 +212,11 @@ def a_page(budget="quick", *, subjects=SUBJECTS, left=(), faces=True, failed=())
             "n_steps": [2500, 1000],
             "stages": [stage, stage],
         }
-        pictures |= {f"faces/{number}-faces": PNG for number in (0, 1)}
+        kinds = ("nearest", "straight")
+        pictures |= {f"faces/pictures-{n}/{kind}": PNG for n in (0, 1) for kind in kinds}
     for name in failed:
         results[name] = {FAILURE: "a <cause>"}
+        pictures = {file: png for file, png in pictures.items() if not file.startswith(name)}
     return render_paper(rows, results, budget=budget, left=left, pictures=pictures)
 
 
@@ -214,12 +237,12 @@ def test_each_cell_of_table_2_leads_to_what_shows_it_and_each_file_is_there():
     assert table.count('<a href="#') == len(cells) == len(MODELS) * len(OPERATIONS) == 20
     for cell in cells:
         file = cell.shown_by.rsplit(": ", 1)[-1]
-        assert file == "gan/evaluation" or (ROOT / file).exists()
+        assert (ROOT / file).exists(), file
 
 
 def test_a_row_that_was_left_out_has_no_link():
     few = [s for s in SUBJECTS if s.data == "mnist"]
-    left = [Left(title="CIFAR-10", reason="its files were not named: --cifar10 DIR")]
+    left = [LeftOut(title="CIFAR-10", reason="its files were not named: --cifar10 DIR")]
     page = a_page(subjects=few, left=left, faces=False)
     assert "CIFAR-10 is left out: its files were not named: --cifar10 DIR." in page
     assert "gan/conv_nets.py <small>(left out here)</small>" in page
@@ -237,10 +260,24 @@ def test_the_quick_page_says_what_was_cut_and_the_full_one_what_the_checks_say()
     assert 'id="missing"' not in full
 
 
-def test_a_part_that_failed_is_named_with_its_cause():
-    page = a_page(failed=["vae-0", "faces"])
-    assert "vae-0 failed: a &lt;cause&gt;" in page
-    assert "faces failed: a &lt;cause&gt;" in page
+@pytest.mark.parametrize("name", ["vae-0", "gan-0", "cifar10_conv-0", "faces", "theory"])
+@pytest.mark.parametrize("budget", ["quick", "full"])
+def test_a_part_that_failed_is_named_with_its_cause_and_the_rest_is_shown(name, budget):
+    page = a_page(budget, failed=[name])
+    assert f"{name} failed: a &lt;cause&gt;" in page
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(re.findall(r'id="([^"]*)"', page))
+    assert ("225.0" in page, "Deep belief net" in page) == (True, True)
+
+
+def test_a_row_has_the_seeds_that_were_run():
+    page = a_page("full", failed=["vae-1"])
+    row = page[page.index('<tr id="subject-vae">') :]
+    assert "0, 2; 100" in row[: row.index("</tr>")]
+
+
+def test_what_is_above_real_images_is_called_smooth():
+    assert "above real images: smooth" not in a_page()
+    assert a_page(parzen=260.0).count("above real images: smooth") == 7
 
 
 def test_a_stand_in_for_the_faces_is_said_to_be_one():
@@ -267,6 +304,9 @@ def test_readme_has_the_same_deviations():
         ({"fashion_mnist": Path("nowhere")}, "--fashion-mnist: there is no nowhere"),
         ({"faces": Path("nowhere.mat")}, "--tfd: there is no nowhere.mat"),
         ({"faces": Path(__file__)}, "--tfd must be a .mat file"),
+        ({"download": True}, "--download needs a folder to fill"),
+        ({"cifar10": Path(__file__).parent}, "data.root"),
+        ({"fashion_mnist": Path(__file__).parent}, "data.root"),
     ],
 )
 def test_files_that_are_not_there_are_refused_at_once(files, problem):
@@ -277,6 +317,31 @@ def test_files_that_are_not_there_are_refused_at_once(files, problem):
 def test_a_budget_is_quick_or_full():
     with pytest.raises(ConfigError, match="--budget must be quick or full, got long"):
         _budget("long")
+
+
+def test_two_at_once_are_told_apart(tmp_path):
+    write = partial(write_paper, tmp_path, "quick", Files(), n_workers=1, tell=print)
+    with make._locked(tmp_path), pytest.raises(PipelineError, match="another process is at work"):
+        write()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "page").touch()
+    with pytest.raises(PipelineError, match=r"page cannot be written: File exists"):
+        write_paper(tmp_path / "page", "quick", Files(), n_workers=1, tell=print)
+
+
+@pytest.mark.mlflow
+def test_a_claim_that_does_not_hold_is_the_command_s_failure(tmp_path, mlflow_tables, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(mlflow_tables.read_bytes())
+    claim = dataclasses.replace(CLAIM, measured=2.0)
+    theory = {"claims": [dataclasses.asdict(claim)], "sections": []}
+    monkeypatch.setattr(make, "SUBJECTS", [])
+    monkeypatch.setattr(make, "_do_all", lambda *_: {"theory": theory})
+    with pytest.raises(PipelineError, match=r"Theorem 1 does not hold: see .*paper\.html"):
+        write_paper(Path("out"), "quick", Files(), n_workers=1, tell=print)
+    assert "× does not hold" in (tmp_path / "out" / PAGE).read_text()
 
 
 # End to end
@@ -294,7 +359,7 @@ def tiny_subjects(folder, images):
             data="mnist",
             quick={"train.n_steps": 20, "evaluation.score_every": 20, "train.batch_size": size},
             n_seeds=2,
-            panel="a",
+            is_drawn=True,
             code="gan/algorithm1.py",
         )
         for name, size in (("first", 20), ("second", 30))
@@ -352,7 +417,7 @@ def test_a_page_is_made_kept_and_logged(place):
     assert scores[0] != scores[1]
     assert str(number_of([facts["parts"][f"first-{s}"] for s in (0, 1)], "parzen_ll")) in page
     run = MlflowClient().get_run(result["run_id"])
-    assert run.data.metrics["first-0_parzen_ll"] == pytest.approx(scores[0])
+    assert run.data.metrics["first-0_parzen_ll_test"] == pytest.approx(scores[0])
     assert {f.path for f in MlflowClient().list_artifacts(result["run_id"])} == {PAGE, FACTS}
     told.clear()
     write()
@@ -370,28 +435,34 @@ def is_alive(group):
 
 @pytest.mark.slow
 @pytest.mark.mlflow
-def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path, mlflow_tables):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_it_is_stopped_nothing_is_left_that_keeps_it_from_going_on(
+    how, tmp_path, mlflow_tables
+):
     (tmp_path / "mlflow.db").write_bytes(mlflow_tables.read_bytes())
     process = spawn("paper", "-o", "out", "--workers", "2", cwd=tmp_path)
     try:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("runs/*/runs/train-*/trials/0000")):
+        while not (trials := list(tmp_path.glob("runs/*/runs/train-*/trials/0000"))):
             assert time.monotonic() < deadline
             assert process.poll() is None, process.communicate()
             time.sleep(0.5)
         time.sleep(3)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, how)
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 1
-        goes_on = "`gan paper -o out --workers 2` goes on from there"
-        assert err.splitlines()[-1] == f"error: stopped; what was finished stays, and {goes_on}"
         deadline = time.monotonic() + 10
         while is_alive(process.pid):
             assert time.monotonic() < deadline
             time.sleep(0.1)
     finally:
-        if process.poll() is None:
+        if is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
+    if how == signal.SIGINT:
+        goes_on = "`gan paper -o out --workers 2` goes on from there"
+        assert process.returncode == 1
+        assert err.splitlines()[-1] == f"error: stopped; what was finished stays, and {goes_on}"
+    with Ledger(trials[0].parents[1]).lock(), make._locked(tmp_path / "out"):
+        assert [path.name for path in (tmp_path / "out" / make.PARTS).glob(".*")] == []
 
 
 def test_a_usage_error_is_one_line(tmp_path):

@@ -26,7 +26,7 @@ def test_every_claim_that_is_not_of_the_gan_holds_and_the_page_stands_alone(shor
     claims = write_theory(tmp_path / "new", seed=3)
     failed = [claim.text for claim in claims if not claim.holds]
     assert all("Algorithm 1 brings G near" in text or "maxout" in text for text in failed)
-    assert len(claims) == 13
+    assert len(claims) == 14
     page = (tmp_path / "new" / PAGE).read_text()
     assert set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)) == set()
     assert page.count("<svg") == 5
