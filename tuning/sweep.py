@@ -502,7 +502,7 @@ class _Terminated(BaseException):
 
 @contextlib.contextmanager
 def _stops_cleanly(ledger: Ledger) -> Iterator[None]:
-    """Take the first Ctrl-C as a wish to stop, and SIGTERM as one to stop now; a second kills.
+    """Take the first Ctrl-C as a wish to stop, and SIGTERM as one to stop now, as is a second one.
 
     A scheduler or `timeout` sends SIGTERM to all processes of a job, the cluster's included, and
     kills after some seconds: no report may come any more.

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--set", nargs="*", default=[], help="train.n_steps=2000 and so on, of both"
+        "--set", action="append", default=[], help="train.n_steps=2000 and so on, of both"
     )
     parser.add_argument("--output", type=Path)
     parser.add_argument("--picture", type=Path)
