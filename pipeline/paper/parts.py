@@ -6,10 +6,10 @@ it goes on from its last checkpoint when the same command comes again.
 
 import io
 import json
-import logging
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -47,8 +47,6 @@ from pipeline.theory import hold_theory
 from pipeline.training import device_for, train_one
 from tuning.errors import TuningError
 
-logger = logging.getLogger(__name__)
-
 RESULT, FAILURE = "result.json", "failure"
 Work = Callable[[Path], dict[str, Any]]
 Scores = dict[str, tuple[float, float | None]]
@@ -82,7 +80,8 @@ class Part:
 def do(part: Part, parts: Path) -> dict[str, Any]:
     """The result of a part, which is worked out unless it is kept.
 
-    A failure comes back as a result, too, which is not kept: {FAILURE: one line}.
+    A failure comes back as a result, too, which is not kept: {FAILURE: one line}, and, if it is
+    none that a person could have expected, its traceback.
     """
     done = part.result(parts)
     if done is not None:
@@ -95,8 +94,8 @@ def do(part: Part, parts: Path) -> dict[str, Any]:
     except (GanError, TuningError, PipelineError) as error:
         return {FAILURE: str(error)}
     except Exception as error:  # a full disk, a GPU without memory: the other parts go on
-        logger.debug("part %s", part.name, exc_info=True)
-        return {FAILURE: f"{type(error).__name__}: {error}".splitlines()[0]}
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {FAILURE: told, "traceback": traceback.format_exc()}
     return result
 
 
