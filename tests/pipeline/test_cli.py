@@ -37,6 +37,7 @@ COMMANDS = [
     "logs",
     "promote",
     "report",
+    "paper",
     "run",
     "sample",
     "score",
