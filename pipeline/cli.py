@@ -469,10 +469,10 @@ def paper(  # noqa: PLR0917 - Typer turns each into an option
         Path | None, typer.Option(metavar="FILE", help="TFD_48x48.mat, or a file laid out so.")
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch what these two folders lack.")
+        bool, typer.Option("--download", help="Fetch what the folders of the two data sets lack.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; a core each, at most 4, if not given.")
+        int | None, typer.Option(min=1, help="Processes; a core each, at most 8, if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:
