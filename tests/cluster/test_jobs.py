@@ -213,7 +213,8 @@ def test_of_three_that_begin_the_same_sweep_at_once_one_wins_and_nothing_is_lost
     command = ["sweep", "tiny.yaml", *settings, "--set", dataset, "--set", test]
     address = f"127.0.0.1:{installed.head.service.port}"
     with ThreadPoolExecutor(max_workers=3) as pool:
-        driving = pool.submit(other.run, *command, RAY_ADDRESS=address)
+        # Without keys the simulator of storage would keep what it writes, frames and all.
+        driving = pool.submit(other.run, *command, RAY_ADDRESS=address, **S3_KEYS)
         jobs = list(pool.map(lambda _: person.submit(*settings), range(2)))
         logs = list(pool.map(lambda job: person.run("logs", job, "--follow").stdout, jobs))
         driver = driving.result()
@@ -275,7 +276,8 @@ def test_without_the_token_no_driver_joins(
     installed: Installation, person: Person, variables: dict[str, str]
 ) -> None:
     address = f"127.0.0.1:{installed.head.service.port}"
-    answer = person.gan("sweep", "tiny.yaml", status=1, RAY_ADDRESS=address, **variables)
+    command = ("sweep", "tiny.yaml")
+    answer = person.gan(*command, status=1, RAY_ADDRESS=address, **S3_KEYS, **variables)
     assert "could not be reached" in answer.stderr
     assert "Traceback" not in answer.stderr
 
