@@ -360,6 +360,7 @@ def tiny_subjects(folder, images):
             preset=str(file),
             data="mnist",
             quick={"train.n_steps": 20, "evaluation.score_every": 20, "train.batch_size": size},
+            full={"train.batch_size": size},  # else both would be one run
             n_seeds=2,
             is_drawn=True,
             code="gan/algorithm1.py",
