@@ -24,7 +24,7 @@ from gan.datasets.splits import load_test, load_train_valid
 from gan.datasets.tfd import N_FOLDS
 from gan.errors import ConfigError
 from gan.evaluation.parzen import PAPER_GRID, choose_sigma, parzen_scores
-from gan.randomness import stream_seed
+from gan.randomness import scored_seed
 from gan.run import unit_pixels
 from gan.saved_generator import Saved, SavedSampler
 from gan.tasks import as_sampler, start_run
@@ -129,7 +129,7 @@ def over_folds(scores: Sequence[float]) -> tuple[float, float]:
 
 def _samples(saved: SavedSampler) -> Tensor:
     config = saved.config
-    seed = stream_seed(config.seed, "evaluate") % 2**31
+    seed = scored_seed(config.seed)
     return saved.sampler().sample(config.evaluation.n_samples, seed=seed)
 
 

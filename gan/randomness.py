@@ -13,6 +13,14 @@ def stream_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
+def scored_seed(seed: int) -> int:
+    """The 31-bit seed of the samples by which what the run `seed` has trained is scored.
+
+    One for all that score it, so that each comes to the same numbers.
+    """
+    return stream_seed(seed, "evaluate") % 2**31
+
+
 def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
     """The stream `name` of the run `seed`, for draws on `device`."""
     return torch.Generator(device).manual_seed(stream_seed(seed, name))

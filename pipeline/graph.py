@@ -107,7 +107,7 @@ class Graph:
         """
         selected = self.selected(first=first, last=last)
         self._require_inputs(selected)
-        with _locked(self.workspace):
+        with locked(self.workspace, else_use="--set name=NAME"):
             self._remove_leftovers()
             for stage in selected:
                 on_start(stage.name)
@@ -238,13 +238,22 @@ class Graph:
 
 
 @contextmanager
-def _locked(workspace: Path) -> Iterator[None]:
-    """Keep other processes from a workspace; the lock of a process that is killed goes with it."""
+def locked(workspace: Path, *, else_use: str) -> Iterator[None]:
+    """Keep other processes from a workspace; the lock of a process that is killed goes with it.
+
+    Args:
+        workspace: made where it is not there.
+        else_use: the option that gives a run a folder of its own.
+
+    Raises:
+        OSError: it cannot be made.
+        PipelineError: another process has it, or its file system has no locks.
+    """
     workspace.mkdir(parents=True, exist_ok=True)
     path = workspace / LOCK
     while True:
         with path.open("a") as file:
-            _lock(file.fileno(), workspace)
+            _lock(file.fileno(), workspace, else_use)
             if not _is_same(file.fileno(), path):
                 continue  # its holder removed it between our two calls: it keeps nobody out
             try:
@@ -254,7 +263,7 @@ def _locked(workspace: Path) -> Iterator[None]:
             return
 
 
-def _lock(handle: int, workspace: Path) -> None:
+def _lock(handle: int, workspace: Path, else_use: str) -> None:
     try:
         is_ours = try_lock(handle)
     except OSError as error:
@@ -262,7 +271,7 @@ def _lock(handle: int, workspace: Path) -> None:
     if not is_ours:
         raise PipelineError(
             f"another process is at work on {workspace}: wait for its end, or give this run a "
-            f"folder of its own by --set name=NAME"
+            f"folder of its own by {else_use}"
         )
 
 

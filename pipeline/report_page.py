@@ -7,13 +7,11 @@ It says nothing about when it was made: same data, same bytes.
 import base64
 import functools
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -42,6 +40,7 @@ from pipeline.report_scores import (
     score_tables,
     score_tiles,
 )
+from pipeline.settings import assignments_of, set_options, to_yaml
 
 Trial = Mapping[str, Any]
 
@@ -164,7 +163,7 @@ def render_report(
         by_setting=_scores_by_setting(keys, trials, best_trial, config),
         promotion=promotion,
         rest_of_config=flatten({key: config[key] for key in config if key != "base"}),
-        preset=_yaml(_differences(config, to_dict(PipelineConfig()))),
+        preset=to_yaml(_differences(config, to_dict(PipelineConfig()))),
         train_options=_train_options(winner) if winner else "",
         mlflow_hint=mlflow_hint,
         extensions=[_extension(told, extension_pictures) for told in extensions],
@@ -481,14 +480,7 @@ def _differences(tree: Mapping[str, Any], default: Mapping[str, Any]) -> dict[st
 def _train_options(trial: Trial) -> str:
     """The trial's settings as options of a shell command."""
     settings = {**trial["overrides"], "seed": trial["seed"]}
-    options = (f"{path}={_yaml(value)}" for path, value in settings.items())
-    return " ".join(f"--set {shlex.quote(option)}" for option in options)
-
-
-def _yaml(value: Any) -> str:
-    """YAML of a value or of a tree, lists of plain values on one line."""
-    text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, width=math.inf)
-    return text.removesuffix("...\n").strip()
+    return set_options(assignments_of(settings))
 
 
 def _nats(value: float | None, standard_error: float | None = None) -> str:
@@ -527,7 +519,7 @@ def _environment(objective: Objective) -> Environment:
         "nats": _nats,
         "duration": _duration,
         "setting": figures.setting_text,
-        "exact": _yaml,
+        "exact": to_yaml,
         "score": functools.partial(_score, objective=objective),
         "measured": measured,
         "number": number_text,

@@ -29,7 +29,7 @@ from gan.evaluation.ais import AisSettings
 from gan.evaluation.real_images import RealImages
 from gan.evaluation.suite import Evaluation, evaluate, require_pixels
 from gan.files import new_folder
-from gan.randomness import stream_seed
+from gan.randomness import scored_seed
 from gan.saved_generator import SavedSampler
 from gan.tasks import as_sampler, from_checkpoint, load_sampler
 from pipeline.artifacts import MANIFEST, WEIGHTS_SUFFIX, load_artifact
@@ -135,8 +135,7 @@ def score_generator(
         config = load_config(settings, assignments)
         _require_as_trained(config.base, saved.config)
         _require_files(config.base.data, request)
-        # As the stage `evaluate` draws them, so that both come to the same scores.
-        seed = stream_seed(config.base.seed, "evaluate") % 2**31
+        seed = scored_seed(config.base.seed)
         samples = saved.sampler().sample(config.base.evaluation.n_samples, seed=seed)
         return _judge(
             samples,

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+import math
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,22 @@ def resolve(
     paths = {name: path and _absolute(path, is_here=is_here) for name, path in paths.items()}
     data = dataclasses.replace(data, **paths)
     return dataclasses.replace(config, base=dataclasses.replace(config.base, data=data))
+
+
+def to_yaml(value: Any) -> str:
+    """YAML of a value or of a tree, lists of plain values on one line."""
+    text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, width=math.inf)
+    return text.removesuffix("...\n").strip()
+
+
+def assignments_of(settings: Mapping[str, Any]) -> list[str]:
+    """Dotted path -> value, as `resolve` takes them: `a.b=value` each."""
+    return [f"{path}={to_yaml(value)}" for path, value in settings.items()]
+
+
+def set_options(assignments: Sequence[str]) -> str:
+    """Assignments as options of a shell command."""
+    return " ".join(f"--set {shlex.quote(assignment)}" for assignment in assignments)
 
 
 def _absolute(path: str, *, is_here: bool) -> str:

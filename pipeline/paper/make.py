@@ -18,16 +18,16 @@ import torch
 from gan.config import DataConfig
 from gan.datasets.splits import load_test, load_train_valid
 from gan.errors import DatasetError
-from gan.files import try_lock, write_atomically
+from gan.files import write_atomically
 from pipeline.errors import PipelineError
-from pipeline.paper.page import LeftOut, Row, render_paper
+from pipeline.graph import locked
+from pipeline.paper.page import LeftOut, Row, claims_of, render_paper
 from pipeline.paper.parts import FAILURE, Part, begin, do, faces_part, subject_part, theory_part
 from pipeline.paper.subjects import SUBJECTS, Budget, Data, Settings
-from pipeline.theory import Claim
 from tuning.errors import SweepInterrupted
 from tuning.tracking import log_evaluation, prepare_store, tracking_uri
 
-PAGE, FACTS, PARTS, LOCK = "paper.html", "paper.json", "parts", ".lock"
+PAGE, FACTS, PARTS = "paper.html", "paper.json", "parts"
 EXPERIMENT = "paper"
 MOST_WORKERS = 8
 """Each holds images, nets and distances of 10,000 samples: some 2 GB."""
@@ -126,12 +126,9 @@ def _locked(folder: Path) -> Iterator[None]:
     """Alone at work on the folder, without what an earlier process was cut off in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a")
     except OSError as error:
         raise PipelineError(f"{folder} cannot be written: {error.strerror or error}") from error
-    with file:
-        if not try_lock(file.fileno()):
-            raise PipelineError(f"another process is at work on {folder}")
+    with locked(folder, else_use="-o DIR"):
         for scratch in (folder / PARTS).glob(".*"):
             shutil.rmtree(scratch)
         yield
@@ -157,8 +154,7 @@ def _write_paper(
     write_atomically(folder / FACTS, json.dumps(facts, indent=2) + "\n")
     run_id = _log(uri, folder, budget, results)
     problems = [f"{name}: {r[FAILURE]}" for name, r in results.items() if FAILURE in r]
-    claims = [Claim(**claim) for claim in results["theory"].get("claims", ())]
-    problems += [f"{claim.source} does not hold" for claim in claims if not claim.holds]
+    problems += [f"{one.source} does not hold" for one in claims_of(results) if not one.holds]
     if problems:
         raise PipelineError(f"{'; '.join(problems)}: see {folder / PAGE}")
     return {"page": str(folder / PAGE), "parts": len(results), "run_id": run_id}
@@ -266,8 +262,7 @@ def _log(uri: str, folder: Path, budget: Budget, results: Results) -> str:
             f"faces-{number}_parzen_ll_test": mean,
             f"faces-{number}_parzen_ll_test_se": error,
         }
-    claims = [Claim(**claim) for claim in results["theory"].get("claims", ())]
-    metrics["theory_claims_held"] = sum(claim.holds for claim in claims)
+    metrics["theory_claims_held"] = sum(claim.holds for claim in claims_of(results))
     with tempfile.TemporaryDirectory() as scratch:
         for name in (PAGE, FACTS):
             (Path(scratch) / name).write_bytes((folder / name).read_bytes())

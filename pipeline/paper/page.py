@@ -32,14 +32,14 @@ REAL_FRECHET = 0.42
 TABLE_1_FACES = (
     "DBN 1909 ± 66, stacked CAE 2110 ± 50, deep GSN 1890 ± 29, adversarial nets 2057 ± 26"
 )
-EXTENSIONS = {
-    "conditional": "p(x | c): c goes into G and D",
-    "inference": "a net that predicts z given x",
-    "shared_conditional": "one model of all conditionals",
-    "semi_supervised": "features of D, or of that net, where labels are few",
-    "learned_prior": "a better distribution of z during training",
+EXTENSIONS: dict[str, tuple[str, Sequence[int]]] = {
+    "conditional": ("p(x | c): c goes into G and D", ()),
+    "inference": ("a net that predicts z given x", (8,)),
+    "shared_conditional": ("one model of all conditionals", (9,)),
+    "semi_supervised": ("features of D, or of that net, where labels are few", (10,)),
+    "learned_prior": ("a better distribution of z during training", (11,)),
 }
-"""Presets of section 7's five, in its order."""
+"""Presets of section 7's five, in its order: what each is, and numbers of its deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,11 @@ def number_of(results: Sequence[Mapping[str, Any]], score: str) -> Number | None
     return Number(mean=statistics.fmean(values), error=error)
 
 
+def claims_of(results: Results) -> list[Claim]:
+    """The claims of the theory; none where that part failed."""
+    return [Claim(**claim) for claim in results["theory"].get("claims", ())]
+
+
 def render_paper(
     rows: Sequence[Row],
     results: Results,
@@ -115,7 +120,7 @@ def render_paper(
         pictures: PNG files by `part/folder/picture`.
     """
     theory = results["theory"]
-    claims = [Claim(**claim) for claim in theory.get("claims", ())]
+    claims = claims_of(results)
     models = [_model(row, results, pictures, budget) for row in rows]
     mnist = [model for model in models if model["subject"].data == "mnist"]
     drawn = [model for model in models if model["subject"].is_drawn and model["pictures"]]

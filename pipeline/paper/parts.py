@@ -30,7 +30,7 @@ from gan.evaluation.suite import Evaluation
 from gan.files import new_folder
 from gan.folds import over_folds, score_folds
 from gan.metric_names import FRECHET_DISTANCE_VALID
-from gan.randomness import stream_seed
+from gan.randomness import scored_seed
 from gan.run import score_samples, unit_pixels
 from gan.saved_generator import SavedSampler
 from gan.tasks import load_sampler
@@ -191,8 +191,7 @@ def _quick_scores(saved: SavedSampler, config: PipelineConfig, folder: Path) -> 
     train, valid = load_train_valid(run.data)
     test = unit_pixels(load_test(run.data))
     sampler = saved.sampler()
-    # As `evaluate` draws them, so that the full budget scores the same samples.
-    seed = stream_seed(run.seed, "evaluate") % 2**31
+    seed = scored_seed(run.seed)
     samples = sampler.sample(run.evaluation.n_samples, seed=seed)
     score = score_samples(samples, test, valid=unit_pixels(valid), cfg=run.evaluation)
     scores: Scores = {

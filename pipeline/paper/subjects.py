@@ -1,13 +1,13 @@
 """What is trained for the page, and what the paper has in its place."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from gan.config import PipelineConfig
-from pipeline.settings import resolve
+from pipeline.report_page import TABLE_1 as REFERENCES
+from pipeline.settings import assignments_of, resolve, set_options
 
 Budget = Literal["quick", "full"]
 Data = Literal["mnist", "fashion_mnist", "cifar10"]
@@ -82,7 +82,7 @@ class Subject:
         """
         settings: dict[str, Any] = dict(self.quick if budget == "quick" else self.full)
         settings |= {"seed": seed, **where}
-        return [f"{path}={_text(value)}" for path, value in settings.items()]
+        return assignments_of(settings)
 
     def preset_of(self, budget: Budget) -> str:
         """The preset of a budget."""
@@ -94,9 +94,8 @@ class Subject:
 
     def command(self, budget: Budget, *, seed: int, where: Settings = NOWHERE) -> str:
         """What trains it by hand."""
-        options = self.assignments(budget, seed=seed, where=where)
-        words = (f"--set {shlex.quote(option)}" for option in options)
-        return " ".join(["gan train", self.preset_of(budget), *words])
+        options = set_options(self.assignments(budget, seed=seed, where=where))
+        return f"gan train {self.preset_of(budget)} {options}"
 
     def departs(self, budget: Budget) -> list[int]:
         """Numbers of its deviations; a preset made for a quick look has one of its own."""
@@ -125,10 +124,6 @@ class Subject:
         return range(1 if budget == "quick" else self.n_seeds)
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _updates(n: int, *, report_every: int = 100) -> dict[str, Any]:
     """So many updates with one score, at their end."""
     return {
@@ -136,6 +131,26 @@ def _updates(n: int, *, report_every: int = 100) -> dict[str, Any]:
         "train.report_every": report_every,
         "evaluation.score_every": n,
     }
+
+
+def _in_table_1(label: str) -> Published:
+    """What the paper prints of a model on MNIST."""
+    (found,) = (reference for reference in REFERENCES if reference.label == label)
+    return Published(mean=found.score, standard_error=found.standard_error, source=TABLE_1)
+
+
+def _rival(name: str, title: str, n_quick: int, *, published: Published | None = None) -> Subject:
+    """A baseline on MNIST, of so many updates in the quick budget."""
+    return Subject(
+        name=name,
+        title=title,
+        preset=name,
+        data="mnist",
+        quick=_updates(n_quick),
+        published=published,
+        deviations=(13,),
+        code=f"gan/baselines/{name}.py",
+    )
 
 
 SUBJECTS = (
@@ -146,7 +161,7 @@ SUBJECTS = (
         data="mnist",
         # An average as long as the preset's would still have the beginning in it.
         quick=_updates(2_500) | {"train.average_decay": 0.999},
-        published=Published(mean=225, standard_error=2, source=TABLE_1),
+        published=_in_table_1("Adversarial nets (2014)"),
         is_drawn=True,
         panel="a",
         deviations=(2, 3, 14),
@@ -158,61 +173,27 @@ SUBJECTS = (
         preset="mnist",
         data="mnist",
         quick=_updates(2_500),
-        published=Published(mean=225, standard_error=2, source=TABLE_1),
+        published=_in_table_1("Adversarial nets (2014)"),
         deviations=(2, 3, 4),
         code="gan/algorithm1.py",
     ),
-    Subject(
-        name="gsn",
-        title="Deep generative stochastic network",
-        preset="gsn",
-        data="mnist",
-        quick=_updates(400),
-        published=Published(mean=214, standard_error=1.1, source=TABLE_1),
-        deviations=(13,),
-        code="gan/baselines/gsn.py",
+    _rival("gsn", "Deep generative stochastic network", 400, published=_in_table_1("Deep GSN")),
+    _rival("dbn", "Deep belief net", 3_000, published=_in_table_1("DBN")),
+    _rival(
+        "stacked_cae",
+        "Stacked contractive autoencoder",
+        4_000,
+        published=_in_table_1("Stacked CAE"),
     ),
-    Subject(
-        name="dbn",
-        title="Deep belief net",
-        preset="dbn",
-        data="mnist",
-        quick=_updates(3_000),
-        published=Published(mean=138, standard_error=2, source=TABLE_1),
-        deviations=(13,),
-        code="gan/baselines/dbn.py",
-    ),
-    Subject(
-        name="stacked_cae",
-        title="Stacked contractive autoencoder",
-        preset="stacked_cae",
-        data="mnist",
-        quick=_updates(4_000),
-        published=Published(mean=121, standard_error=1.6, source=TABLE_1),
-        deviations=(13,),
-        code="gan/baselines/stacked_cae.py",
-    ),
-    Subject(
-        name="vae",
-        title="Variational autoencoder",
-        preset="vae",
-        data="mnist",
-        quick=_updates(800),
+    _rival(
+        "vae",
+        "Variational autoencoder",
+        800,
         published=Published(
             mean=290, standard_error=2, source="Yeung et al. (2017), Table 2: 2 x 1000 units, 8 z"
         ),
-        deviations=(13,),
-        code="gan/baselines/vae.py",
     ),
-    Subject(
-        name="dbm",
-        title="Deep Boltzmann machine",
-        preset="dbm",
-        data="mnist",
-        quick=_updates(1_500),
-        deviations=(13,),
-        code="gan/baselines/dbm.py",
-    ),
+    _rival("dbm", "Deep Boltzmann machine", 1_500),
     Subject(
         name="fashion_mnist",
         title="Fashion-MNIST",

@@ -42,7 +42,7 @@ from gan.metric_names import (
     PARZEN_SIGMA_FINE,
     PARZEN_SIGMA_FRESH,
 )
-from gan.randomness import stream_seed
+from gan.randomness import scored_seed
 from gan.run import unit_pixels
 from gan.tasks import load_sampler
 from pipeline.evaluation import (
@@ -98,7 +98,7 @@ def run(work: Work) -> None:
     config = work.config.base
     winner = logged_winner(work, stage="evaluate")
     saved = load_sampler(work.inputs["sweep"] / "winner")
-    sample_seed = stream_seed(saved.config.seed, "evaluate") % 2**31
+    sample_seed = scored_seed(saved.config.seed)
     load_valid(work)  # which refuses other images than those of the sweep
     candidate = Candidate(
         saved=saved,

@@ -14,7 +14,7 @@ import torch
 
 from gan.evaluation.score import Score
 from gan.masks import GROUPS
-from gan.randomness import stream_seed
+from gan.randomness import scored_seed
 from pipeline.evaluation import extractors_folder
 from pipeline.product import Candidate
 from pipeline.products.shared_conditional import PART, measure
@@ -64,7 +64,7 @@ def main() -> None:
         config=saved.config,
         split=given.split,
         extractors=extractors_folder(Path("runs/any")),
-        seed=stream_seed(saved.config.seed, "evaluate") % 2**31,
+        seed=scored_seed(saved.config.seed),
     )
     found = measure(candidate)
     if PART in found.unavailable:

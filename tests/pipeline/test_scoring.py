@@ -19,6 +19,7 @@ from gan.config import BUILT_IN, load_config
 from gan.errors import CheckpointError, ConfigError, DatasetError, ScoreError
 from gan.evaluation.ais import AisSettings
 from gan.evaluation.parzen import FINE_GRID, PAPER_GRID
+from gan.randomness import stream_seed
 from pipeline import evaluation, scoring
 from pipeline.errors import ArtifactError, ArtifactNotFound, PipelineError
 from pipeline.registry import register
@@ -240,7 +241,7 @@ def test_samples_are_those_of_the_stage_evaluate(here, generator, monkeypatch):
     for assignments, seed in (((), 0), (["seed=4"], 4)):
         with pytest.raises(ScoreError, match="seen enough"):
             judge(generator, *assignments)
-        expected = scoring.stream_seed(seed, "evaluate") % 2**31
+        expected = stream_seed(seed, "evaluate") % 2**31
         assert seen["seed"] == expected
         assert (seen["samples"] == untrained().sampler().sample(200, seed=expected)).all()
 
